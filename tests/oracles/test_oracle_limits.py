@@ -279,6 +279,21 @@ def test_settled_pcalm_is_backpropagation(kind, output, alpha_rho, rng):
     assert_close(lam.values(), [-delta[l] for l in lam], atol=1e-9)
 
 
+def test_pcalm_learning_rate_bound_on_a_linear_net(rng):
+    net, x, y = problem(rng, "linear")
+    H, M = linear.hessian(net), net[net.L].matrix()
+    DtD = H.copy()
+    DtD[-M.shape[1] :, -M.shape[1] :] -= M.T @ M
+    bound = 4 / np.linalg.norm(2 * H + DtD, 2)
+    assert 0.6 < bound / (2 / np.linalg.norm(H, 2)) < 0.8
+    bp = flatten(backprop(net, x, y)[1])
+    below, above = (
+        flatten(pcalm.pcalm(net, x, y, T=1200, optim=SGD(c * bound)).grads) for c in (0.97, 1.03)
+    )
+    assert_close(below, bp, atol=1e-8)
+    assert max(np.abs(g).max() for g in above) > 1e6
+
+
 def test_pcalm_effective_error_is_the_next_multiplier_when_alpha_is_rho(rng):
     net, x, y = problem(rng, "after")
     result = pcalm.pcalm(net, x, y, T=3, optim=SGD(0.25))
