@@ -18,7 +18,7 @@ PYTHON_OLDEST ?= $(call find_python,13,python3.11 python3.12 python3.13 python3 
 PIP := -m pip install --quiet --disable-pip-version-check
 
 # Shapes and types in the annotations are checked at run time while the tests run.
-TYPECHECK ?= --jaxtyping-packages=pcx,beartype.beartype
+TYPECHECK ?= --jaxtyping-packages=pcx,conftest.beartyped
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help

@@ -1,0 +1,39 @@
+"""Fixtures for every test and doctest. Must not import pcx: see CONTRIBUTING.md."""
+
+from collections.abc import Iterator
+from typing import TypeVar
+
+import jaxtyping
+import pytest
+from beartype import BeartypeConf, beartype
+from beartype.roar import BeartypeDecorHintPep673Exception
+
+T = TypeVar("T")
+
+# An int is a float, as static checkers have it.
+_CONF = BeartypeConf(is_pep484_tower=True)
+
+
+def beartyped(function: T) -> T:
+    """The type checker of `make test`: `--jaxtyping-packages=pcx,conftest.beartyped`.
+
+    Beartype resolves `Self` only when it decorates the class, and jaxtyping decorates methods;
+    those that mention it stay unchecked.
+    """
+    try:
+        return beartype(conf=_CONF)(function)
+    except BeartypeDecorHintPep673Exception:
+        return function
+
+
+@pytest.fixture(autouse=True)
+def _annotations_unchecked(request: pytest.FixtureRequest) -> Iterator[None]:
+    if request.node.get_closest_marker("wrong_types") is None:
+        yield
+        return
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", before)

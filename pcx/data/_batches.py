@@ -1,0 +1,162 @@
+"""Mini-batches of arrays, in an order that can be had again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pcx.data._augment import Augmentation
+from pcx.data._dataset import Array
+
+Rkg = int | Callable[[], Any]
+
+
+class Batches:
+    """A data set cut into mini-batches; every `for` loop over it is one epoch. Made by `batches`.
+
+    Epoch number e uses the order drawn from (seed, e) and nothing else. So a run that stopped after
+    k epochs goes on exactly as it would have after `loader.epoch = k`.
+
+    Attributes:
+        epoch: the number the next epoch will have, 0 at first; each `for` loop that begins adds 1.
+            It may be set.
+        seed: the non-negative integers all orders are drawn from.
+    """
+
+    def __init__(
+        self,
+        x: Array,
+        y: Array,
+        batch_size: int,
+        *,
+        shuffle: bool,
+        seed: tuple[int, ...],
+        drop_last: bool,
+        transform: Augmentation | None,
+    ) -> None:
+        self.x = x
+        self.y = y
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.drop_last = drop_last
+        self.transform = transform
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        full, rest = divmod(len(self.x), self.batch_size)
+        return full + (rest > 0 and not self.drop_last)
+
+    def __iter__(self) -> Iterator[tuple[Array, Array]]:
+        # Counted here and not in the generator: an epoch is begun by the loop, not by its first
+        # batch, and counts also if the loop is left early.
+        epoch, self.epoch = self.epoch, self.epoch + 1
+        return self._epoch(np.random.default_rng([*self.seed, epoch]))
+
+    def _epoch(self, rng: np.random.Generator) -> Iterator[tuple[Array, Array]]:
+        order = rng.permutation(len(self.x)) if self.shuffle else None
+        for number in range(len(self)):
+            part = slice(number * self.batch_size, (number + 1) * self.batch_size)
+            chosen = part if order is None else order[part]
+            x = self.x[chosen]
+            yield (x if self.transform is None else self.transform(x, rng)), self.y[chosen]
+
+    def __repr__(self) -> str:
+        return (
+            f"Batches(samples={len(self.x)}, batch_size={self.batch_size}, batches={len(self)}, "
+            f"shuffle={self.shuffle}, epoch={self.epoch})"
+        )
+
+
+def batches(
+    x: ArrayLike,
+    y: ArrayLike,
+    batch_size: int,
+    shuffle: bool = False,
+    *,
+    rkg: Rkg = 0,
+    drop_last: bool = False,
+    transform: Augmentation | None = None,
+) -> Batches:
+    """Cut arrays into mini-batches, to be looped over once per epoch.
+
+    Args:
+        x: `(n, ...)`, the inputs.
+        y: `(n, ...)`, the targets; for learning without labels pass `x` again.
+        batch_size: samples in a batch.
+        shuffle: a new order in every epoch; it depends only on `rkg` and the epoch's number.
+        rkg: an integer seed, or a `pcx.RandomKeyGenerator`, of which one key is drawn, now.
+        drop_last: leave out the last batch of an epoch where it is smaller than the others, so that
+            a jitted step compiles for one shape only.
+        transform: a function `(x, rng) -> x` applied to the inputs of every batch, for example
+            `augmentation("cifar10")`; `rng` is a NumPy generator that depends on seed and epoch
+            only.
+
+    Returns:
+        An object with `len`, the number of batches, that yields pairs `(x, y)` of shapes
+        `(batch_size, ...)` as often as it is looped over. Without shuffling they are views of the
+        arrays given.
+
+    Raises:
+        ValueError: `x` and `y` differ in length, `batch_size` is not positive, the seed is
+            negative, or no batch is left.
+        TypeError: `rkg` is neither an integer nor callable, or `batch_size` is not an integer.
+
+    Example:
+        >>> import numpy as np
+        >>> loader = batches(np.arange(5), np.arange(5) % 2, batch_size=2)
+        >>> len(loader), [(x.tolist(), y.tolist()) for x, y in loader]
+        (3, [([0, 1], [0, 1]), ([2, 3], [0, 1]), ([4], [0])])
+    """
+    inputs, targets = np.asarray(x), np.asarray(y)
+    if inputs.ndim == 0 or targets.ndim == 0 or len(inputs) != len(targets):
+        raise ValueError(
+            f"batches: x has shape {inputs.shape} and y {targets.shape}; their first axes must "
+            "have the same length, one target for each input. For learning without labels pass x "
+            "as y too."
+        )
+    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)):
+        raise TypeError(
+            f"batches: batch_size={batch_size!r} is a {type(batch_size).__name__}; pass an integer."
+        )
+    if batch_size < 1:
+        raise ValueError(f"batches: batch_size={batch_size}; it must be at least 1.")
+    loader = Batches(
+        inputs,
+        targets,
+        int(batch_size),
+        shuffle=shuffle,
+        seed=_seed(rkg) if shuffle or transform is not None else (0,),
+        drop_last=drop_last,
+        transform=transform,
+    )
+    if len(loader) == 0:
+        raise ValueError(
+            f"batches: {len(inputs)} samples make no batch of {batch_size} with "
+            f"drop_last={drop_last}. Pass more samples, a smaller batch_size or drop_last=False."
+        )
+    return loader
+
+
+def _seed(rkg: Rkg) -> tuple[int, ...]:
+    if isinstance(rkg, (int, np.integer)):
+        if rkg < 0:
+            raise ValueError(f"batches: rkg={rkg}; a seed must be 0 or more.")
+        return (int(rkg),)
+    if not callable(rkg):
+        raise TypeError(
+            f"batches: rkg is a {type(rkg).__name__}; pass an integer seed or a "
+            "RandomKeyGenerator, for example `rkg=0` or `rkg=px.RKG`."
+        )
+    key = rkg()
+    if not isinstance(getattr(key, "dtype", np.dtype("uint32")), np.dtype):
+        # A typed JAX key, of a dtype that NumPy does not know. Imported here because nothing else
+        # in this package needs JAX.
+        import jax
+
+        key = jax.random.key_data(key)
+    return tuple(int(word) for word in np.ravel(np.asarray(key)))

@@ -1,0 +1,161 @@
+"""What every reader returns, and the steps from raw pixels and labels to it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+Array = NDArray[Any]
+
+# Table 6 of "Benchmarking Predictive Coding Networks -- Made Simple" (Pinchetti et al., 2024), per
+# channel, for pixels scaled to 0..1. The sets the paper uses only as out-of-distribution data, and
+# the digits, take MNIST's values: such images must reach the network on the scale it was trained
+# on.
+NORMALIZATION: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = MappingProxyType(
+    {
+        "mnist": ((0.5,), (0.5,)),
+        "fashion-mnist": ((0.5,), (0.5,)),
+        "kmnist": ((0.5,), (0.5,)),
+        "notmnist": ((0.5,), (0.5,)),
+        "digits": ((0.5,), (0.5,)),
+        "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+        "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+        "tiny-imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Dataset:
+    """Training and test arrays of one data set.
+
+    Args:
+        name: the name it was loaded under.
+        x_train, x_test: `(n, *shape)`, float32. A set that has no training part has `n = 0` there.
+        y_train, y_test: `(n,)`, int32 class numbers, `0 <= y < classes`.
+        classes: how many classes there are.
+        shape: the shape of one sample; images are channels first, `(channels, height, width)`.
+        class_names: one name for each class, or empty where the classes have none.
+
+    Example:
+        >>> from pcx.data import two_circles
+        >>> two_circles(samples=80, test_samples=20)
+        Dataset('two-circles', train=80, test=20, shape=(2,), classes=2)
+    """
+
+    name: str
+    x_train: Array
+    y_train: Array
+    x_test: Array
+    y_test: Array
+    classes: int
+    shape: tuple[int, ...]
+    class_names: tuple[str, ...] = ()
+
+    def flat(self) -> Dataset:
+        """The same data with every sample as one vector, for a network without convolutions.
+
+        Returns:
+            A `Dataset` whose `shape` is `(size,)`, the product of the old one; its arrays are
+            views.
+
+        Example:
+            >>> import numpy as np
+            >>> x, y = np.zeros((5, 1, 28, 28), np.float32), np.zeros(5, np.int32)
+            >>> Dataset("blank", x, y, x[:2], y[:2], classes=10, shape=(1, 28, 28)).flat().shape
+            (784,)
+        """
+        size = math.prod(self.shape)
+        return dataclasses.replace(
+            self,
+            x_train=self.x_train.reshape(len(self.x_train), size),
+            x_test=self.x_test.reshape(len(self.x_test), size),
+            shape=(size,),
+        )
+
+    # The generated one prints whole arrays.
+    def __repr__(self) -> str:
+        return (
+            f"Dataset({self.name!r}, train={len(self.x_train)}, test={len(self.x_test)}, "
+            f"shape={self.shape}, classes={self.classes})"
+        )
+
+
+def one_hot(labels: ArrayLike, classes: int, dtype: DTypeLike = np.float32) -> Array:
+    """Class numbers as unit vectors: `out[..., k] = 1` where `labels[...] == k`, else 0.
+
+    Args:
+        labels: integers of any shape, each in `0 .. classes - 1`.
+        classes: the length of the new last axis.
+        dtype: of the result.
+
+    Returns:
+        An array of shape `(*labels.shape, classes)`.
+
+    Raises:
+        TypeError: the labels are not integers.
+        ValueError: a label is outside `0 .. classes - 1`.
+
+    Example:
+        >>> one_hot([2, 0], 3)
+        array([[0., 0., 1.],
+               [1., 0., 0.]], dtype=float32)
+    """
+    numbers = np.asarray(labels)
+    if numbers.size and not np.issubdtype(numbers.dtype, np.integer):
+        raise TypeError(
+            f"one_hot: the labels are {numbers.dtype}, of shape {numbers.shape}; it takes integer "
+            "class numbers. If they are whole numbers write `one_hot(labels.astype(int), "
+            "classes)`; if they are one-hot already, use them as they are."
+        )
+    if numbers.size and (numbers.min() < 0 or numbers.max() >= classes):
+        raise ValueError(
+            f"one_hot: the labels go from {numbers.min()} to {numbers.max()}, but with "
+            f"classes={classes} they must lie in 0..{classes - 1}. Pass "
+            f"`classes={max(int(numbers.max()) + 1, 1)}`, or renumber the labels from 0."
+        )
+    out = np.zeros((*numbers.shape, classes), dtype=dtype)
+    np.put_along_axis(out, numbers.astype(np.intp)[..., None], 1, axis=-1)
+    return out
+
+
+def scale_pixels(pixels: Array, name: str, normalize: bool | str, white: int = 255) -> Array:
+    """Integer pixels `(n, channels, height, width)` as float32: `(pixels / white − μ) / σ`.
+
+    Args:
+        name: the data set whose μ and σ of `NORMALIZATION` are meant by `normalize=True`.
+        normalize: False leaves the pixels in 0..1; another data set's name uses that set's μ and σ.
+        white: the largest value a pixel can have.
+    """
+    if normalize is False:
+        return pixels.astype(np.float32) / np.float32(white)
+    key = name if normalize is True else normalize
+    if key not in NORMALIZATION:
+        raise ValueError(
+            f"normalize={normalize!r} is none of the data sets whose mean and deviation are known: "
+            f"{', '.join(NORMALIZATION)}. Pass one of them, True for {name}'s own, or False for "
+            "pixels in 0..1."
+        )
+    mean, std = NORMALIZATION[key]
+    channels = pixels.shape[1]
+    if len(mean) not in (1, channels):
+        raise ValueError(
+            f"normalize={normalize!r} has {len(mean)} channels, but the images of {name} have "
+            f"{channels}. Name a data set with as many channels, or pass False and normalise by "
+            "hand."
+        )
+    # A table instead of arithmetic on every pixel: no float copies besides the result, and the same
+    # value for the same pixel on every machine.
+    levels = np.arange(white + 1, dtype=np.float64) / white
+    out = np.empty(pixels.shape, np.float32)
+    for channel in range(channels):
+        k = channel % len(mean)
+        table = ((levels - mean[k]) / std[k]).astype(np.float32)
+        out[:, channel] = table[pixels[:, channel]]
+    return out
