@@ -1,0 +1,159 @@
+"""Modules: pytrees of their attributes."""
+
+from collections.abc import Iterator
+from typing import Any, Self
+
+import jax
+from jax.tree_util import GetAttrKey
+
+from . import _scope
+from ._param import BaseParam, describe, is_param
+from ._scope import Tracer
+
+
+class BaseModule:
+    """An object that is a pytree of its attributes, in an order that assignment cannot change.
+
+    Params are its data. Plain arrays are data too, but changes to them are not carried out of a
+    transform. Every other attribute (numbers, strings, functions) is static in a tracked call.
+    """
+
+    __slots__ = ("__dict__", "__weakref__", "_scope")
+    _is_pcx_module = True
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        module = object.__new__(cls)
+        object.__setattr__(module, "_scope", _scope.state.scope)
+        return module
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        jax.tree_util.register_pytree_with_keys(
+            cls, _flatten_with_keys, lambda names, children: _unflatten(cls, names, children), _flatten
+        )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, Tracer) and self._scope is not _scope.state.scope:
+            _scope.check_write(self._scope, value, self, name)
+        object.__setattr__(self, name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__
+
+    def __setstate__(self, attributes: dict[str, Any]) -> None:
+        self.__dict__.update(attributes)
+
+    def submodules(self, cls: "type | tuple[type, ...] | None" = None) -> Iterator["BaseModule"]:
+        """The direct children (also those held in lists, tuples and dicts), each object once.
+
+        Args:
+            cls: yield only children of this type.
+        """
+        seen: set[int] = set()
+        for child in jax.tree_util.tree_leaves(
+            vars(self), is_leaf=lambda x: isinstance(x, BaseModule | BaseParam)
+        ):
+            if isinstance(child, cls or BaseModule) and id(child) not in seen:
+                if isinstance(child, BaseModule):
+                    seen.add(id(child))
+                    yield child
+
+    def modules(self, cls: "type | tuple[type, ...] | None" = None) -> Iterator["BaseModule"]:
+        """This module and all modules below it, each object once.
+
+        Args:
+            cls: yield only modules of this type.
+        """
+        seen: set[int] = set()
+        stack: list[BaseModule] = [self]
+        while stack:
+            module = stack.pop()
+            if id(module) in seen:
+                continue
+            seen.add(id(module))
+            if cls is None or isinstance(module, cls):
+                yield module
+            stack.extend(reversed(list(module.submodules())))
+
+    def __repr__(self) -> str:
+        lines = [
+            f"  {jax.tree_util.keystr(path)}: {param!r}"
+            for path, param in jax.tree_util.tree_flatten_with_path(
+                self, is_leaf=lambda x: isinstance(x, BaseParam)
+            )[0]
+            if isinstance(param, BaseParam) or describe(param) != repr(param)
+        ]
+        name = type(self).__name__
+        return "\n".join([f"{name}(", *lines, ")"]) if lines else f"{name}()"
+
+
+def _flatten(module: BaseModule) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+    attributes = module.__dict__
+    names = tuple(sorted(attributes))
+    return tuple([attributes[name] for name in names]), names
+
+
+def _flatten_with_keys(module: BaseModule) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+    children, names = _flatten(module)
+    return tuple((GetAttrKey(n), c) for n, c in zip(names, children, strict=True)), names
+
+
+def _unflatten(cls: type[BaseModule], names: tuple[str, ...], children: Any) -> BaseModule:
+    module = object.__new__(cls)
+    object.__setattr__(module, "_scope", _scope.state.scope)
+    module.__dict__.update(zip(names, children, strict=True))
+    return module
+
+
+class Module(BaseModule):
+    """A module with a train/eval mode, as in PyTorch. A fresh module is in neither.
+
+    Example:
+        >>> import pcx as px, jax.numpy as jnp
+        >>> class Scale(px.Module):
+        ...     def __init__(self):
+        ...         self.gain = px.Param(jnp.ones(2))
+        ...         self.power = 2                       # static
+        ...     def __call__(self, x):
+        ...         return self.gain * x ** self.power
+        >>> Scale().train().is_train
+        True
+    """
+
+    __slots__ = ()
+    # a class attribute, so that subclasses need not call `super().__init__()`
+    _mode: str | None = None
+
+    def train(self) -> Self:
+        """Put this module and all below it in train mode, and return it."""
+        return self._set_mode("train")
+
+    def eval(self) -> Self:
+        """Put this module and all below it in eval mode, and return it."""
+        return self._set_mode("eval")
+
+    def _set_mode(self, mode: str | None) -> Self:
+        for module in self.modules(Module):
+            assert isinstance(module, Module)
+            module._mode = mode
+            module._on_mode_change()
+        return self
+
+    def _on_mode_change(self) -> None:
+        """Hook for modules that hold other libraries' train/eval flags."""
+
+    @property
+    def is_train(self) -> bool:
+        """Whether `train()` was called last."""
+        return self._mode == "train"
+
+    @property
+    def is_eval(self) -> bool:
+        """Whether `eval()` was called last."""
+        return self._mode == "eval"
+
+
+def count_params(tree: Any) -> int:
+    """Number of distinct params in a tree."""
+    leaves = jax.tree_util.tree_leaves(tree, is_leaf=is_param)
+    return len({id(leaf) for leaf in leaves if is_param(leaf)})

@@ -1,0 +1,13 @@
+"""Vodes, energies, rules and energy modules (`pxc`)."""
+
+from ._energy import ce_energy as ce_energy
+from ._energy import se_energy as se_energy
+from ._energy import state_and_prediction as state_and_prediction
+from ._energy import zero_energy as zero_energy
+from ._energy_module import EnergyModule as EnergyModule
+from ._energy_module import energy_modules as energy_modules
+from ._rules import STATUS as STATUS
+from ._rules import Rule as Rule
+from ._rules import Ruleset as Ruleset
+from ._vode import Vode as Vode
+from ._vode import VodeParam as VodeParam

@@ -1,0 +1,93 @@
+"""Energy functions: pure maths, one function each.
+
+An energy function is called with the vode and a key generator and gives an array of h's shape, not
+reduced; the vode sums it over its event axes. It is a negative log-likelihood up to a constant, in nats.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from ..core import RandomKeyGenerator, describe, locate
+
+if TYPE_CHECKING:
+    from ._vode import Vode
+
+NO_PREDICTION = """`{where}` has no {what}, so it has no energy. Call the model first, in the same step: \
+`with pxu.step(model, pxc.STATUS.INIT): model(x)` sets every state to its prediction; without a status, \
+`model(x)` stores the predictions and keeps the states. (`pxu.step(..., clear_params=pxc.VodeParam.Cache)` \
+clears predictions when it ends.)"""
+
+SHAPES = """`{where}`: the state h is {h} and the prediction u is {u}; their shapes must be equal. \
+If h is a target (`vode.set("h", y)`), give it the shape of the layer's output; if it is left from a batch of \
+another size, initialise the states again."""
+
+
+def state_and_prediction(vode: "Vode") -> tuple[Any, Any]:
+    """`(h, u)` of a vode, checked.
+
+    Raises:
+        ValueError: either is missing, or their shapes differ.
+    """
+    h, u = vode.get("h"), vode.get("u")
+    if h is None or u is None:
+        what = "prediction u" if u is None else "state h"
+        raise ValueError(NO_PREDICTION.format(where=locate(vode) or "this vode", what=what))
+    if jnp.shape(h) != jnp.shape(u):
+        where = locate(vode) or "this vode"
+        raise ValueError(SHAPES.format(where=where, h=describe(h), u=describe(u)))
+    return h, u
+
+
+def se_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Array:
+    """Squared error, `1/2 (h - u)^2`: a Gaussian of unit variance.
+
+    Args:
+        vode: with state h and prediction u of the same shape.
+
+    Returns:
+        An array of h's shape, in nats up to the constant `1/2 log 2 pi` each.
+
+    Raises:
+        ValueError: h or u is missing, or their shapes differ.
+
+    Example:
+        >>> import jax.numpy as jnp, pcx.predictive_coding as pxc
+        >>> vode = pxc.Vode().set("h", jnp.array([1.0, 3.0])).set("u", jnp.zeros(2))
+        >>> pxc.se_energy(vode).tolist(), float(vode.energy())
+        ([0.5, 4.5], 5.0)
+
+    References:
+        Rao & Ballard, 1999; Pinchetti et al., "Benchmarking predictive coding networks", eq. 1.
+    """
+    h, u = state_and_prediction(vode)
+    error = h - u
+    return 0.5 * error * error
+
+
+def ce_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Array:
+    """Cross entropy, `-h log softmax(u)`, over the last axis: a categorical node with logits u.
+
+    Args:
+        vode: with state h (a distribution, such as a one-hot label) and logits u of the same shape.
+
+    Returns:
+        An array of h's shape, in nats.
+
+    Raises:
+        ValueError: h or u is missing, or their shapes differ.
+
+    References:
+        Pinchetti et al., "Predictive coding beyond Gaussian distributions", 2022.
+    """
+    h, u = state_and_prediction(vode)
+    return -h * jax.nn.log_softmax(u, axis=-1)
+
+
+def zero_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Array:
+    """Zero, of h's shape: a node that is part of the state but adds nothing to the energy."""
+    h = vode.get("h")
+    if h is None:
+        raise ValueError(NO_PREDICTION.format(where=locate(vode) or "this vode", what="state h"))
+    return jnp.zeros_like(h)
