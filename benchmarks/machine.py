@@ -1,0 +1,50 @@
+"""Where and on what a record was made."""
+
+import datetime
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def git(*arguments: str) -> str | None:
+    done = subprocess.run(
+        ["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def describe() -> dict:
+    """Hardware, versions, date and commit."""
+    import jax
+
+    packages = ("jax", "jaxlib", "optax", "equinox", "numpy")
+    changed = git("status", "--porcelain", "--", "pcx", "benchmarks")
+    return {
+        "cpu": cpu_model(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "load_average": os.getloadavg()[0],
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": f"{jax.default_backend()}: {jax.devices()[0].device_kind}",
+        "python": platform.python_version(),
+        "versions": {package: metadata.version(package) for package in packages},
+        "commit": git("rev-parse", "HEAD"),
+        "uncommitted_changes": None if changed is None else bool(changed),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,28 @@
+"""The training step through `pcx.algorithms`: one call of `train_step`."""
+
+import jax
+import jax.numpy as jnp
+import optax
+import pcx.algorithms as pxa
+
+from benchmarks import cases
+from benchmarks.programs._program import Program
+from benchmarks.programs.low_level import Network, layer_weights, load_weights
+
+
+def make(case: cases.Case, algorithm: str) -> Program:
+    """`algorithm`: a class of `pcx.algorithms`; "PC" or "Backprop"."""
+    model = Network(case)
+    load_weights(model, cases.initial_weights(case))
+    settings = {"weight_optim": optax.adamw(case.weight_lr)}
+    if algorithm == "PC":
+        settings |= {"T": case.T, "state_optim": optax.sgd(case.state_lr, momentum=case.momentum)}
+    trained = getattr(pxa, algorithm)(model, **settings)
+    x, y = (jnp.asarray(array) for array in cases.batch(case))
+    jax.block_until_ready((x, y))
+
+    def step():
+        trained.train_step(x, y)
+        return [layer.nn.weight.get() for layer in model.layers]
+
+    return Program(step, lambda: layer_weights(model))

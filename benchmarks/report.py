@@ -1,0 +1,213 @@
+"""Records on disk, the plot, and `docs/benchmarks.md` made from them.
+
+    python -m benchmarks.report            # rewrites docs/benchmarks.md and its plot
+
+A record is one JSON file per run in `benchmarks/results/`. A run need not measure everything: the
+page takes the newest measurement of every case and section, device by device, and says for each
+where and when it was made.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from benchmarks import tables
+from benchmarks.peers import PEERS
+from benchmarks.programs import PROGRAMS
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+RESULTS = REPOSITORY / "benchmarks" / "results"
+PAGE = REPOSITORY / "docs" / "benchmarks.md"
+
+PREAMBLE = """# Benchmarks
+
+This page is generated: `python -m benchmarks.run` measures and writes a record,
+`python -m benchmarks.report` rewrites the page from the records in `benchmarks/results/`.
+
+Every program runs in a process of its own. All of them take turns, in a new random order each
+round, so a machine that slows down slows them all; a ratio is taken inside a round, and the table
+has the median of those ratios with their quartiles. The floor is the faster of the hand-written
+JAX programs that do the full work (`hand-scan`, `hand-unroll`); back-propagation is compared with
+`hand-bp`. *Difference of the update* is the norm of the difference between a program's weight
+change after two steps and the floor's, relative to the floor's: 1e-5 and less is float rounding
+(AdamW amplifies it), about 1 is another algorithm. *First call* is tracing, compiling and running
+one step.
+"""
+
+
+def rounded(value):
+    """Six significant digits: what is beyond is noise, and makes records hard to compare by eye."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item) for item in value]
+    return value
+
+
+def write_record(record: dict, folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    machine = record["machine"]
+    stamp = machine["date"][:19].replace(":", "").replace("-", "")
+    path = folder / f"{stamp}-{machine['device'].split(':')[0]}.json"
+    path.write_text(json.dumps(rounded(record), indent=1, ensure_ascii=False) + "\n")
+    return path
+
+
+def read_records(folder: Path) -> list[dict]:
+    records = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    return sorted(records, key=lambda record: record["machine"]["date"])
+
+
+def merge(records: list[dict]) -> dict[str, dict]:
+    """By device: the newest record of every case and section, each with its own "machine"."""
+    devices: dict[str, dict] = {}
+    for record in records:
+        machine = record["machine"]
+        merged = devices.setdefault(f"{machine['device']} · {machine['cpu']}", {"cases": {}})
+        for name, case in record.get("cases", {}).items():
+            merged["cases"][name] = {**case, "machine": machine}
+        for section in ("overhead", "scaling"):
+            if section in record:
+                merged[section] = {**record[section], "machine": machine}
+    return devices
+
+
+def program_list(names) -> str:
+    lines = []
+    for name in names:
+        if name in PEERS:
+            peer = PEERS[name]
+            caveat = f" ({peer.caveat})" if peer.caveat else ""
+            lines.append(f"* `{name}`: {peer.entry.description}{caveat}.")
+        else:
+            lines.append(f"* `{name}`: {PROGRAMS[name].description}.")
+    return "\n".join(lines)
+
+
+def measured_on(section: dict) -> str:
+    return "Measured on: " + tables.machine_line(section["machine"]) + "."
+
+
+def device_section(title: str, merged: dict, plot: str | None) -> str:
+    parts = [f"## {title}"]
+    if plot:
+        parts.append(f"![Ratios to the floor, and cost against size]({plot})")
+    for name, case in merged["cases"].items():
+        parts += [f"### Case `{name}`", tables.case_tables(case), measured_on(case)]
+    ratio = tables.pc_over_bp(merged["cases"])
+    if ratio:
+        parts += ["### PC against back-propagation, time per step", ratio]
+    if "overhead" in merged:
+        parts += [
+            "### Python overhead of a jitted call",
+            "A function that does next to nothing to n params, each call awaited; beside it "
+            "`jax.jit` on a tuple of n arrays.",
+            tables.overhead_table(merged["overhead"]),
+            measured_on(merged["overhead"]),
+        ]
+    if "scaling" in merged:
+        parts += [
+            "### Cost against depth, inference steps, width and batch",
+            "The paper's Fig. 8: 2 hidden layers of 64, batch 32, T = 8, one size varied at a "
+            "time. Milliseconds per step, and in parentheses seconds of the first call.",
+            tables.scaling_tables(merged["scaling"]),
+            measured_on(merged["scaling"]),
+        ]
+    return "\n\n".join(parts)
+
+
+def page(records: list[dict], plots: dict[str, str] | None = None) -> str:
+    """The whole page as Markdown."""
+    devices = merge(records)
+    names = {n for m in devices.values() for c in m["cases"].values() for n in c["programs"]}
+    known = [name for name in (*PROGRAMS, *PEERS) if name in names]
+    parts = [PREAMBLE.rstrip()]
+    if known:
+        parts.append(program_list(known))
+    if not devices:
+        parts.append("No record yet: run `python -m benchmarks.run`.")
+    for title, merged in devices.items():
+        parts.append(device_section(title, merged, (plots or {}).get(title)))
+    return "\n\n".join(parts) + "\n"
+
+
+def draw(merged: dict, path: Path) -> bool:
+    """The plot of one device; False where matplotlib is not installed."""
+    try:
+        import matplotlib
+
+        matplotlib.use("agg")
+        import matplotlib.pyplot as plt
+    except ImportError:
+        return False
+    axes_record = merged.get("scaling", {}).get("axes", {})
+    fig, axes = plt.subplots(1, 1 + len(axes_record), figsize=(6 + 3.2 * len(axes_record), 4.2))
+    panels = list(axes) if axes_record else [axes]
+    draw_ratios(panels[0], merged["cases"])
+    for panel, (axis, points) in zip(panels[1:], axes_record.items(), strict=True):
+        for name in points[0]["programs"]:
+            line = [(p["value"], p["programs"].get(name, {}).get("median")) for p in points]
+            line = [(x, y) for x, y in line if y is not None]
+            if line:
+                panel.loglog(*zip(*line, strict=True), marker="o", markersize=3, label=name)
+        panel.set(xlabel=axis, ylabel="ms per step", title=f"cost against {axis}")
+    if axes_record:
+        panels[-1].legend(fontsize=7)
+    fig.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fig.savefig(path, dpi=120)
+    plt.close(fig)
+    return True
+
+
+def draw_ratios(panel, cases: dict) -> None:
+    """One point with quartiles per program and case."""
+    names = [
+        n
+        for n in (*PROGRAMS, *PEERS)
+        if any("ratio" in c["programs"].get(n, {}) for c in cases.values())
+    ]
+    for row, name in enumerate(names):
+        for index, case in enumerate(cases):
+            ratio = cases[case]["programs"].get(name, {}).get("ratio")
+            if ratio is None:
+                continue
+            height = -row - 0.6 * (index + 0.5) / len(cases) + 0.3
+            panel.plot([ratio["q1"], ratio["q3"]], [height] * 2, color=f"C{index}", lw=3, alpha=0.5)
+            label = case if case not in panel.get_legend_handles_labels()[1] else None
+            panel.plot(ratio["median"], height, "o", color=f"C{index}", markersize=4, label=label)
+    panel.axvline(1, color="gray", lw=0.8)
+    panel.set_xscale("log")
+    panel.set_yticks([-row for row in range(len(names))], names)
+    panel.set(xlabel="time per step over the floor's", title="ratio to hand-written JAX")
+    if names:
+        panel.legend(fontsize=7)
+
+
+def write_page(records: list[dict], path: Path) -> list[Path]:
+    """`path` and its plots; returns what was written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plots: dict[str, str] = {}
+    written = [path]
+    for index, (title, merged) in enumerate(merge(records).items()):
+        image = path.parent / "images" / f"benchmarks-{index}.png"
+        if draw(merged, image):
+            plots[title] = f"images/{image.name}"
+            written.append(image)
+    path.write_text(page(records, plots))
+    return written
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--page", type=Path, default=PAGE)
+    arguments = parser.parse_args()
+    for path in write_page(read_records(arguments.results), arguments.page):
+        print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()
