@@ -1,5 +1,6 @@
 """Start worker processes and put questions to them."""
 
+import contextlib
 import json
 import os
 import queue
@@ -57,7 +58,8 @@ class Worker:
             env=environment(),
         )
         self.lines: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
         try:
             self.hello = self._reply(start_timeout_s)
         except WorkerFailed:
@@ -87,19 +89,20 @@ class Worker:
         return reply
 
     def ask(self, request: str, timeout_s: float = 600) -> dict:
-        try:
+        # With a broken pipe the process has stopped, and the reply below says how.
+        with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(request + "\n")
             self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # The reply below says how it ended.
         return self._reply(timeout_s)
 
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        self.process.stdin.close()
-        self.stderr.close()
+        self.reader.join()
+        for stream in (self.process.stdin, self.process.stdout, self.stderr):
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
 
     def __enter__(self) -> "Worker":
         return self

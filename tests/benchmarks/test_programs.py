@@ -71,7 +71,10 @@ def numpy_training(case, steps):
         layers = predict([x, *states])
         e = [h - u for h, (_, u) in zip(states, layers[:-1], strict=True)]
         e.append(output_error(case, layers[-1][1], y))
-        gain = [slope(a) * d if i < n - 1 else d for i, ((a, _), d) in enumerate(zip(layers, e))]
+        gain = [
+            slope(a) * d if i < n - 1 else d
+            for i, ((a, _), d) in enumerate(zip(layers, e, strict=True))
+        ]
         return e, gain
 
     for t in range(1, steps + 1):

@@ -1,0 +1,289 @@
+"""The harness: interleaving, ratios, workers, records and the generated page."""
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import cases, measure, overhead, report, run, scaling, tables, timing
+from benchmarks.peers import PEERS, Peer, environment
+from benchmarks.process import REPOSITORY, Worker, WorkerFailed
+from benchmarks.programs import PROGRAMS, Entry
+
+TINY = cases.CASES["tiny"]
+
+
+class Drifting:
+    """A worker on a machine whose speed changes at every question, the same for all workers."""
+
+    clock = 1.0
+
+    def __init__(self, ms: float, asked: list, name: str):
+        self.ms, self.asked, self.name = ms, asked, name
+
+    def ask(self, request: str, timeout_s: float = 600) -> dict:
+        _, blocks, _ = request.split()
+        self.asked.append(self.name)
+        return {"ms": [self.ms * Drifting.clock] * int(blocks)}
+
+
+def test_ratios_taken_within_a_round_do_not_see_the_machine_drift():
+    times = {"floor": [1.0, 10.0, 4.0], "ours": [2.0, 20.0, 8.0]}
+    assert timing.ratios(times, "floor")["ours"] == (2.0, 2.0, 2.0, 3)
+
+
+def test_every_round_asks_every_program_once():
+    asked: list[str] = []
+    workers = {name: Drifting(5.0, asked, name) for name in "abc"}
+    times, steps = timing.interleave(workers, rounds=4, block_s=0.05)
+    rounds = [asked[-12:][i : i + 3] for i in range(0, 12, 3)]
+    assert all(sorted(names) == ["a", "b", "c"] for names in rounds)
+    assert len({tuple(names) for names in rounds}) > 1
+    assert times == {name: [5.0] * 4 for name in "abc"}
+    assert steps == dict.fromkeys("abc", 10)
+
+
+def test_a_summary_has_the_quartiles_of_numpy():
+    values = [3.0, 1.0, 4.0, 1.0, 5.0, 9.0, 2.0]
+    found = timing.summarise(values)
+    np.testing.assert_allclose(found[:3], np.quantile(values, [0.5, 0.25, 0.75]))
+    assert found.spread == pytest.approx(found.q3 - found.q1)
+    with pytest.raises(ValueError, match="no values"):
+        timing.summarise([])
+
+
+def test_the_floor_is_the_fastest_measured_candidate():
+    times = {"hand-scan": [2.0], "hand-unroll": [1.0], "other": [0.5]}
+    assert timing.fastest(times, ("hand-scan", "hand-unroll", "absent")) == "hand-unroll"
+    assert timing.fastest(times, ("absent",)) is None
+
+
+def test_a_worker_times_remembers_and_saves(tmp_path):
+    with Worker("hand-scan", TINY) as worker:
+        assert worker.hello["ready"] == "hand-scan"
+        assert worker.hello["compilations"] >= 1
+        assert worker.hello["compilations_in_second_call"] == 0
+        assert worker.hello["first_call_s"] > worker.hello["second_call_s"]
+        reply = worker.ask("time 3 2")
+        assert len(reply["ms"]) == 3
+        assert all(0 < ms < 1e3 for ms in reply["ms"])
+        assert reply["later_compilations"] == 0
+        memory = worker.ask("memory 2")
+        assert memory["peak_mib"] >= memory["before_mib"] * 0.9 > 1
+        assert memory["xla_temp_mib"] > 0
+        worker.ask(f"weights {tmp_path / 'w.npz'}")
+        with np.load(tmp_path / "w.npz") as saved:
+            assert [saved[f"w{i}"].shape for i in range(3)] == [(32, 2), (32, 32), (2, 32)]
+        with pytest.raises(WorkerFailed, match="unknown request 'dance'; one of time, memory"):
+            worker.ask("dance")
+
+
+def test_a_worker_that_cannot_start_says_why():
+    with pytest.raises(WorkerFailed, match=r"No module named '(pcn_torch|torch)'"):
+        Worker("pcn-torch", TINY)
+
+
+def test_a_peer_that_cannot_be_installed_is_a_reason_and_no_failure(tmp_path):
+    peer = Peer((str(tmp_path / "no-such-package.whl"),), Entry("m", {}, ""))
+    with pytest.raises(environment.NotInstalled, match=r"could not install: .*no-such-package"):
+        environment.ensure(peer, tmp_path / "venvs")
+
+
+def test_a_peer_is_installed_once(tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.setattr(environment, "run", lambda command, timeout_s: commands.append(command))
+    folder = tmp_path / environment.folder_name(("torch==2", "pcn-torch"))
+    folder.mkdir()
+    for _ in range(2):
+        python = environment.ensure(PEERS["pcn-torch"], tmp_path, torch_spec="torch==2")
+    assert python == folder / "bin" / "python"
+    assert len(commands) == 2
+    assert commands[1][-2:] == ["torch==2", "pcn-torch"]
+
+
+def test_a_peers_process_does_not_see_the_repositorys_pcx(tmp_path):
+    folder = environment.link_package(tmp_path)
+    code = "import benchmarks, importlib.util as u; print(u.find_spec('pcx'))"
+    # -S: without site-packages, as an environment that has no pcx yet.
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "None"
+    assert (folder / "benchmarks" / "cases.py").exists()
+
+
+def test_programs_say_why_they_have_no_form_of_a_case():
+    conv = cases.CASES["vgg5-t5"]
+    assert measure.why_not("low-level", conv) is None
+    assert "unrolled" in measure.why_not("hand-scan", conv)
+    assert "no convolutional" in measure.why_not("pcn-torch", conv)
+    assert all(p.why_dense_only for p in PEERS.values() if p.entry.dense_only)
+
+
+def test_the_update_difference_is_zero_for_the_same_and_relative_for_another():
+    base = [np.array([3.0, 0.0]), np.array([[4.0]])]
+    assert measure.relative_difference(base, base) == 0
+    other = [np.array([3.0, 0.5]), np.array([[4.0]])]
+    assert measure.relative_difference(other, base) == pytest.approx(0.1)
+    assert measure.relative_difference(base, [0 * b for b in base]) == math.inf
+
+
+def machine(date: str) -> dict:
+    return {
+        "cpu": "CPU",
+        "cores": 2,
+        "memory_gib": 24.0,
+        "load_average": 0.0,
+        "system": "Linux",
+        "device": "cpu: cpu",
+        "python": "3.11",
+        "versions": {"jax": "1"},
+        "commit": "0123456789abcdef",
+        "uncommitted_changes": False,
+        "date": date,
+    }
+
+
+def program(ms: float, floor: str = "hand-scan", **more) -> dict:
+    times = {"median_ms": ms, "q1_ms": ms, "q3_ms": ms * 1.25, "ms": [ms]}
+    memory = {
+        "before_mib": 100.0,
+        "peak_mib": 103.0,
+        "peak_is_of_the_steps": True,
+        "xla_temp_mib": 0.5,
+    }
+    return {
+        **times,
+        "floor": floor,
+        "ratio": {"median": ms / 2.0, "q1": ms / 2.0, "q3": ms / 1.9, "count": 3},
+        "first_call_s": 0.5,
+        "first_call_ratio": 1.0,
+        "compilations_in_second_call": 0,
+        "peak_mib_since_start": 200.0,
+        "memory": memory,
+        **more,
+    }
+
+
+def record(date: str, ms: float) -> dict:
+    case = json.loads(TINY.to_json())
+    over = {"median": 1.5, "q1": 1.4, "q3": 1.6, "count": 3}
+    programs = {
+        "hand-scan": program(2.0),
+        "low-level": program(ms, over_bp=over),
+        "pxa-pc": program(3.0, over_bp=over),
+        "pcn-torch": {"reason": "could not install: ERROR: none"},
+    }
+    points = [
+        {"factor": f, "value": 2 * f, "programs": {"hand-scan": {"median": f, "first_call_s": 1.0}}}
+        for f in (1.0, 2.0)
+    ]
+    return {
+        "machine": machine(date),
+        "cases": {"tiny": {"spec": case, "programs": programs}},
+        "overhead": {
+            "rows": [
+                {"params": 1, "pcx-one": 10.0, "jax-one": 4.0, "pcx-all": 11.0, "jax-all": 5.0}
+            ],
+            "fits_of_pcx_minus_jax": {"one": {"us_per_param": 1.0, "us_per_call": 6.0}},
+        },
+        "scaling": {"axes": {"L": points}},
+    }
+
+
+def test_the_page_has_the_newest_numbers_machine_reasons_and_plot(tmp_path):
+    old, new = record("2026-01-01T00:00:00+00:00", 7.0), record("2026-02-01T00:00:00+00:00", 4.5)
+    for each in (new, old):
+        report.write_record(each, tmp_path)
+    written = report.write_page(report.read_records(tmp_path), tmp_path / "docs" / "page.md")
+    text = written[0].read_text()
+    assert "| `low-level` | 4.50 | 1.12 | 2.25 [2.25, 2.37] |" in text
+    assert "7.00" not in text
+    assert "`pcn-torch` not run: could not install: ERROR: none." in text
+    assert "CPU, 2 cores, 24.0 GiB" in text
+    assert "commit 0123456789ab; 2026-02-01" in text
+    assert "| `tiny` | 1.50 [1.40, 1.60] |" in text
+    assert "6.00 µs per call and 1.00 µs per param" in text
+    image = written[1]
+    assert f"](images/{image.name})" in text
+    assert image.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_page_without_records_says_what_to_run():
+    assert "No record yet: run `python -m benchmarks.run`." in report.page([])
+
+
+def test_records_keep_six_digits(tmp_path):
+    path = report.write_record(
+        {"machine": machine("2026-01-01T00:00:00+00:00"), "x": [1.23456789]}, tmp_path
+    )
+    assert path.name == "20260101T000000-cpu.json"
+    assert json.loads(path.read_text())["x"] == [1.23457]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (0, "0"),
+        (0.04567, "0.046"),
+        (1.2345, "1.23"),
+        (45.67, "45.7"),
+        (1234.5, "1,234"),
+    ],
+)
+def test_numbers_have_three_digits(value, text):
+    assert tables.number(value) == text
+
+
+def test_scaling_multiplies_one_size_at_a_time():
+    assert scaling.scaled_case("L", 4).dims == (64, *[64] * 8, 10)
+    assert scaling.scaled_case("width", 4).dims == (64, 256, 256, 10)
+    assert scaling.scaled_case("T", 4).T == 32
+    assert scaling.scaled_case("batch", 4).batch == 128
+    assert scaling.scaled_case("batch", 1).T == 8
+    with pytest.raises(ValueError, match="unknown axis 'depth'; one of L, T, width, batch"):
+        scaling.scaled_case("depth", 1)
+
+
+def test_the_overhead_fit_is_least_squares():
+    slope, intercept = overhead.slope_and_intercept([1, 2, 5], [13.0, 15.0, 21.0])
+    assert (slope, intercept) == (pytest.approx(2.0), pytest.approx(11.0))
+
+
+def test_overhead_of_a_jitted_call_is_measured_beside_jax():
+    found = overhead.measure(counts=(1, 8), rounds=2, repeats=5)
+    assert [row["params"] for row in found["rows"]] == [1, 8]
+    assert all(row[key] > 0 for row in found["rows"] for key in row)
+
+
+def test_the_command_line_refuses_what_does_not_exist(capsys):
+    with pytest.raises(SystemExit):
+        run.parse(["--cases", "huge"])
+    assert "invalid choice: 'huge'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run.parse(["--rounds", "0"])
+    assert "positive number of rounds, got 0" in capsys.readouterr().err
+    assert run.parse(["--cases", "all"]).cases == list(cases.CASES)
+
+
+def test_nothing_here_reads_what_is_outside_the_repository():
+    for path in (REPOSITORY / "benchmarks").glob("**/*.py"):
+        if ".peers" not in path.parts:
+            assert "shared/" not in path.read_text(), path
+
+
+@pytest.mark.slow
+def test_the_smoke_run_measures_and_leaves_no_files(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.run", "--smoke"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    for name in PROGRAMS:
+        assert f"| `{name}`" in done.stdout
