@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 OLDEST := .venv-oldest
 
 # A command may exist and still not run (a version manager's shim), so each one is tried.
-USABLE := import sys, venv, ensurepip; sys.exit(not ((3, 11) <= sys.version_info[:2] <= (3, $(1))))
+USABLE = import sys, venv, ensurepip; sys.exit(not ((3, 11) <= sys.version_info[:2] <= (3, $(1))))
 find_python = $(shell for p in $(2); do \
 	if command -v $$p >/dev/null 2>&1 && $$p -c "$(call USABLE,$(1))" >/dev/null 2>&1; then \
 	command -v $$p; break; fi; done)
