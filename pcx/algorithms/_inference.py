@@ -1,0 +1,206 @@
+"""The T-step loop over the states: which states move at which step, unrolled or scanned.
+
+The loop is one place, the contract (`Algorithm`) another, the variants small files: an algorithm says what
+one step does (`inference_step`), this module says how often, in which order, and on what.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ..core import RKG
+from ..functional import scan, while_loop
+from ._energy_fn import vode_energies, vodes_of
+from ._wave import Dependencies, is_frozen, trace_wave
+
+# Beyond this many steps the rest is scanned, so that compile time stays flat in T. Loops with convolutions
+# are never scanned on CPU: XLA runs them 8 to 10 times slower there than the same steps unrolled.
+MAX_UNROLLED = 16
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is known before the loop starts.
+
+    Attributes:
+        reached: for each step, the vodes whose state can have a gradient.
+        unrolled: how many steps are unrolled; the others are scanned.
+        dependencies: what the model's energies depend on.
+    """
+
+    reached: tuple[frozenset[int], ...]
+    unrolled: int
+    dependencies: Dependencies
+
+    def learning(self, steps: int) -> frozenset[int]:
+        """Ids of the layer params that can have a gradient after `steps` steps."""
+        active = self.dependencies.active_after(steps)
+        return frozenset().union(*(self.dependencies.weights[i] for i in active))
+
+
+def make_plan(
+    x: Any,
+    y: Any,
+    model: Any,
+    steps: int,
+    initialised: list[bool] | None,
+    lazy: bool = True,
+    unroll: bool | str = "auto",
+) -> Plan:
+    """Find out what can be skipped, and how to loop.
+
+    Args:
+        x, y, model: a batch, and the model with its states initialised.
+        steps: number of inference steps T.
+        initialised: for each vode, whether h is exactly u; None if unknown.
+        lazy: skip what is exactly zero. False computes everything.
+        unroll: True, False (scan what follows the lazy prefix) or "auto".
+    """
+    dependencies = trace_wave(x, y, model, initialised if lazy else None)
+    reached = dependencies.reached(steps)
+    # after the last change of the set, every step is the same
+    prefix = next((t for t in range(steps) if reached[t] == reached[-1]), 0)
+    on_cpu = jax.default_backend() == "cpu"
+    whole = unroll is True or (
+        unroll == "auto" and (steps <= MAX_UNROLLED or (dependencies.convolves and on_cpu))
+    )
+    return Plan(tuple(reached), steps if whole else prefix, dependencies)
+
+
+class Stop(NamedTuple):
+    """When inference ends early, for the whole batch at once.
+
+    Attributes:
+        energy_rtol: stop when a step changes the batch's energy by less than this fraction of it.
+        gradient_tol: stop when the largest state gradient in absolute value is below this.
+        min_steps: never stop before this many steps.
+    """
+
+    energy_rtol: float = 0.0
+    gradient_tol: float = 0.0
+    min_steps: int = 1
+
+
+class Record(NamedTuple):
+    """What the loop saw.
+
+    Attributes:
+        steps: how many steps were made.
+        energies: energy of each vode, batch mean, before each step and after the last, (T + 1, vodes);
+            None unless asked for.
+        states: for each vode its state before each step and after the last, (T + 1, batch, *event); None
+            unless asked for.
+    """
+
+    steps: Any
+    energies: jax.Array | None = None
+    states: tuple[Any, ...] | None = None
+
+
+def run(
+    algorithm: Any,
+    x: Any,
+    y: Any,
+    plan: Plan,
+    *,
+    energies: bool = False,
+    states: bool = False,
+) -> Record:
+    """Run all steps of an algorithm's inference, in place."""
+    if algorithm.stop is not None:
+        if energies or states:
+            raise ValueError("inference that stops early (`stop=`) cannot record every step")
+        return Record(_run_until(algorithm, x, y, plan))
+
+    def watch(algorithm: Any) -> tuple[Any, Any]:
+        model = algorithm.model
+        return (
+            vode_energies(x, y, model=model) if energies else None,
+            tuple(v.h.get() for v in vodes_of(model)) if states else None,
+        )
+
+    seen = []
+    for t in range(plan.unrolled):
+        seen.append(watch(algorithm))
+        algorithm.inference_step(x, y, t, plan.reached[t])
+    total = len(plan.reached)
+    stacked = _stack(seen)
+    if total > plan.unrolled:
+
+        def body(t: Any, *, algorithm: Any) -> Any:
+            before = watch(algorithm)
+            algorithm.inference_step(x, y, t, plan.reached[-1])
+            return (), before
+
+        _, rest = scan(body, jnp.arange(plan.unrolled, total))(algorithm=algorithm)
+        stacked = rest if stacked is None else _concatenate(stacked, rest)
+    if energies or states:
+        last = _stack([watch(algorithm)])
+        stacked = last if stacked is None else _concatenate(stacked, last)
+        return Record(total, *stacked)
+    return Record(total)
+
+
+def _run_until(algorithm: Any, x: Any, y: Any, plan: Plan) -> Any:
+    """Steps until the tolerance is met, at most as many as planned."""
+    stop: Stop = algorithm.stop
+    everything = frozenset().union(*plan.reached)
+
+    def body(t: Any, energy: Any, change: Any, largest: Any, *, algorithm: Any) -> Any:
+        before = {id(v.h): v.h.get() for v in vodes_of(algorithm.model)}
+        new, largest = algorithm.inference_step(x, y, t, everything, with_gradient_norm=True)
+        del before
+        return t + 1, new, jnp.abs(new - energy) / jnp.maximum(jnp.abs(new), 1e-30), largest
+
+    def proceed(t: Any, energy: Any, change: Any, largest: Any, *, algorithm: Any) -> Any:
+        settled = (change < stop.energy_rtol) | (largest < stop.gradient_tol)
+        return (t < len(plan.reached)) & ~(settled & (t >= stop.min_steps))
+
+    infinite = jnp.asarray(jnp.inf)
+    steps, *_ = while_loop(body, proceed)(
+        jnp.asarray(0), infinite, infinite, infinite, algorithm=algorithm
+    )
+    return steps
+
+
+def _stack(seen: list[Any]) -> Any:
+    return jax.tree_util.tree_map(lambda *a: jnp.stack(a), *seen) if seen else None
+
+
+def _concatenate(a: Any, b: Any) -> Any:
+    return jax.tree_util.tree_map(lambda x, y: jnp.concatenate([x, y]), a, b)
+
+
+def free_states(model: Any) -> list[Any]:
+    """The states that inference may move."""
+    return [
+        vode.h for vode in vodes_of(model) if not is_frozen(vode.h) and vode.h.get() is not None
+    ]
+
+
+def keeps_zeros(transformation: Any) -> bool:
+    """Whether an optimiser leaves a param alone, exactly, as long as its gradients are zero.
+
+    True for SGD, momentum, Adam and their like; false with weight decay or added noise. Found out by
+    trying, so that it holds for any optax transformation.
+    """
+    generator = vars(RKG)
+    key = RKG.key._value
+    try:
+        params = {"still": jnp.array([0.7, -1.3]), "moving": jnp.array([0.2, 0.4, -0.6])}
+        state = transformation.init(params)
+        for t in range(3):
+            grads = {"still": jnp.zeros(2), "moving": jnp.array([0.3, -0.1, 0.5]) * (t + 1)}
+            updates, state = transformation.update(grads, state, params)
+            if bool(jnp.any(updates["still"] != 0)) or RKG.key._value is not key:
+                return False
+            params = optax.apply_updates(params, updates)
+        return True
+    except Exception:
+        # an optimiser with needs of its own: nothing is known about it
+        return False
+    finally:
+        generator["key"]._value = key
