@@ -53,8 +53,7 @@ class Algorithm(BaseModule):
         record: also give "energies", the energy of each vode at each inference step.
         lazy: skip what is exactly zero in the first steps (same numbers, less work).
         unroll: unroll the inference loop: True, False, or "auto" for what is fastest.
-        donate: let XLA reuse the memory of old params; arrays taken out of params before a step cannot be
-            read after it.
+        donate: let XLA reuse the memory of old params (arrays that something else holds are copied).
 
     Raises:
         TypeError: the model is no EnergyModule, or an optimiser no optax transformation.

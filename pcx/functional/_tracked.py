@@ -60,9 +60,10 @@ class ParamSpec(NamedTuple):
 class Structure:
     """Everything about the keyword arguments that is not an array; hashable."""
 
-    __slots__ = ("_hash", "_key", "slots", "specs", "statics", "treedef")
+    __slots__ = ("_hash", "_key", "size", "slots", "specs", "statics", "treedef")
 
-    def __init__(self, treedef: Any, slots: Any, specs: Any, statics: Any):
+    def __init__(self, treedef: Any, slots: Any, specs: Any, statics: Any, size: int):
+        self.size = size  # number of arrays in params; plain arrays follow them
         self.treedef = treedef
         self.slots: tuple[int, ...] = slots
         self.specs: tuple[Any, ...] = specs
@@ -212,7 +213,7 @@ def collect(kwargs: dict[str, Any]) -> Collected:
         else:
             statics.append(leaf)
             slots.append(_STATIC)
-    structure = Structure(treedef, tuple(slots), tuple(specs), tuple(statics))
+    structure = Structure(treedef, tuple(slots), tuple(specs), tuple(statics), len(values))
     return Collected(structure, params, (*values, *arrays))
 
 

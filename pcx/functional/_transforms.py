@@ -1,6 +1,7 @@
 """`jit`, `vmap` and `value_and_grad` that keep track of params."""
 
 import functools
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -93,7 +94,9 @@ class Jit(Transform):
         self._routes: dict[Structure, tuple[Structure, frozenset[int]]] = {}
         self._written: dict[Structure, frozenset[int]] = {}
 
-        def pure(structure: Structure, values: Any, *args: Any) -> tuple[Any, Updates]:
+        def pure(structure: Structure, own: Any, plain: Any, *args: Any) -> tuple[Any, Updates]:
+            values = (*own, *plain)
+
             def note(firsts: list[str | None]) -> None:
                 now = frozenset(i for i, first in enumerate(firsts) if first == "write")
                 self._written[structure] = self._written.get(structure, now) & now
@@ -118,10 +121,12 @@ class Jit(Transform):
         target, left_out = route
         if left_out:
             values = _leave_out(structure, values, left_out)
+        own, plain = values[: target.size], values[target.size :]
         if self.donate_params:
-            values = _distinct(values)
+            del values
+            own = _unshared(own)
         try:
-            result, updates = self._jitted(target, values, *args)
+            result, updates = self._jitted(target, own, plain, *args)
         except TypeError as error:
             _explain_positional(self._title(), args, error)
             raise
@@ -148,7 +153,8 @@ class Jit(Transform):
     def lower(self, *args: Any, **kwargs: Any) -> Any:
         """The lowered computation of this call, as `jax.jit(...).lower`; nothing is run."""
         structure, _, values = collect(kwargs)
-        return self._jitted.lower(structure, values, *args)
+        own, plain = values[: structure.size], values[structure.size :]
+        return self._jitted.lower(structure, own, plain, *args)
 
     def clear_cache(self) -> None:
         """Forget compiled versions."""
@@ -170,20 +176,34 @@ def _shift(argnums: int | Sequence[int] | None) -> tuple[int, ...]:
     if argnums is None:
         return ()
     argnums = (argnums,) if isinstance(argnums, int) else tuple(argnums)
-    # two arguments of the protocol come first; negative numbers count from the end as before
-    return tuple(n if n < 0 else n + 2 for n in argnums)
+    # three arguments of the protocol come first; negative numbers count from the end as before
+    return tuple(n if n < 0 else n + 3 for n in argnums)
 
 
-def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Copies in place of repeated buffers, which XLA refuses to take over twice."""
-    if len(set(map(id, values))) == len(values):
-        return values
-    seen: set[int] = set()
-    out = []
-    for value in values:
-        out.append(jnp.copy(value) if id(value) in seen else value)
-        seen.add(id(value))
-    return tuple(out)
+def _unshared(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Copies in place of arrays that anything else holds as well.
+
+    A donated array is gone after the call. One that only its param holds is never missed; one that is also
+    in a user's variable, in another param or in another model must stay. References are counted by the
+    interpreter, so this is exact and costs next to nothing.
+    """
+    return tuple([jnp.copy(v) if sys.getrefcount(v) > _ALONE else v for v in values])
+
+
+def _count_alone() -> int:
+    """What `sys.getrefcount` says in `_unshared` of an array that only its param holds."""
+    counts: list[int] = []
+    holder = [object()]
+    values = (holder[0],)
+
+    def look(values: tuple[Any, ...]) -> None:
+        counts.extend([sys.getrefcount(v) for v in values])
+
+    look(values)
+    return counts[0]
+
+
+_ALONE = _count_alone()
 
 
 def _explain_positional(title: str, args: tuple[Any, ...], error: TypeError) -> None:
@@ -473,8 +493,8 @@ def jit(
     Args:
         static_argnums: positions of positional arguments that are compile-time constants.
         donate_argnums: positions of positional arguments whose memory XLA may reuse.
-        donate_params: let XLA reuse the memory of the params' old values. Arrays taken out of a param
-            before the call cannot be read after it.
+        donate_params: let XLA reuse the memory of the params' old values, except of arrays that something
+            else holds too (they are copied).
         **jit_kwargs: any other option of `jax.jit`.
 
     Returns:

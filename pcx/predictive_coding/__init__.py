@@ -9,5 +9,6 @@ from ._energy_module import energy_modules as energy_modules
 from ._rules import STATUS as STATUS
 from ._rules import Rule as Rule
 from ._rules import Ruleset as Ruleset
+from ._stack import Stack as Stack
 from ._vode import Vode as Vode
 from ._vode import VodeParam as VodeParam
