@@ -121,8 +121,14 @@ class Module(BaseModule):
     """
 
     __slots__ = ()
-    # a class attribute, so that subclasses need not call `super().__init__()`
-    _mode: str | None = None
+    _mode: str | None
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: ARG004
+        # not in `__init__`, which subclasses need not call; and from the start, because a mask tree
+        # made before `train()` must still fit the module after it
+        module = super().__new__(cls)
+        module.__dict__["_mode"] = None
+        return module
 
     def train(self) -> Self:
         """Put this module and all below it in train mode, and return it."""

@@ -97,8 +97,10 @@ def _broadcast(transform: str, name: str, mask_tree: Any, tree: Any) -> list[Any
         jax.tree_util.tree_map(
             extend, mask_tree, tree, is_leaf=lambda x: x is None or core.is_param(x)
         )
-    except (ValueError, TypeError) as error:
-        why = str(error).splitlines()[0]
+    except (ValueError, TypeError, AttributeError) as error:
+        # jax's own explanation of a misfit fails on some custom nodes, with an AttributeError
+        explained = not isinstance(error, AttributeError)
+        why = str(error).splitlines()[0] if explained else "their attributes differ"
         raise ValueError(MISFIT.format(transform=transform, name=name, why=why)) from error
     return out
 

@@ -1,19 +1,20 @@
 """The named layers: equinox's, with params. Constructor arguments are equinox's own."""
 
-from typing import Any
+import inspect
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 
 from ..core import Module
-from ._wrap import NamedLayer, StatefulLayer
+from ._wrap import NamedLayer, StatefulLayer, describe_as
 
 
 class Linear(NamedLayer):
     """Affine map `W x + b`, for one sample of shape `(in_features,)`."""
 
     wraps = eqx.nn.Linear
-    renames = {"bias": "use_bias"}
+    renames: ClassVar[dict[str, str]] = {"bias": "use_bias"}
 
 
 class Conv(NamedLayer):
@@ -193,13 +194,9 @@ class PReLU(NamedLayer):
 class BatchNorm(StatefulLayer):
     """Normalises over the batch, under `pxf.vmap(..., axis_name=...)` with the same `axis_name`.
 
-    In train mode (and in neither mode) the statistics are those of the batch and the running ones are
-    updated; in eval mode the running ones are used and left alone.
-
-    Args:
-        input_size: number of channels (first axis of a sample).
-        axis_name: name of the vmapped batch axis.
-        **kwargs: any other argument of `equinox.nn.BatchNorm`; `mode` is "batch" by default.
+    In train mode (and in neither mode) the statistics are those of the batch, and the running ones
+    are updated; in eval mode the running ones are used and left alone. The running statistics are
+    in the `StateParam` `.state`. `mode` is "batch" by default.
 
     Example:
         >>> import jax.numpy as jnp, pcx.functional as pxf, pcx.nn as pxnn
@@ -209,13 +206,26 @@ class BatchNorm(StatefulLayer):
         (4, 3)
     """
 
-    def __init__(self, input_size: int, axis_name: Any, **kwargs: Any):
-        kwargs.setdefault("mode", "batch")
-        super().__init__(eqx.nn.BatchNorm, input_size, axis_name, **kwargs)
+    def __init__(self, *args: Any, **kwargs: Any):
+        own = {name: kwargs.pop(name) for name in ("filter", "rkg") if name in kwargs}
+        # equinox's own default, "legacy", warns that it is not the batch normalisation one expects
+        if "mode" not in _BATCH_NORM.bind_partial(*args, **kwargs).arguments:
+            kwargs["mode"] = "batch"
+        super().__init__(eqx.nn.BatchNorm, *args, **kwargs, **own)
+
+
+_BATCH_NORM = inspect.signature(eqx.nn.BatchNorm)
+describe_as(BatchNorm, eqx.nn.BatchNorm, {})
 
 
 class Flatten(Module):
-    """Gives a sample as one vector."""
+    """Gives a sample as one vector.
+
+    Example:
+        >>> import jax.numpy as jnp, pcx.nn as pxnn
+        >>> pxnn.Flatten()(jnp.ones((3, 4, 4))).shape
+        (48,)
+    """
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return x.reshape(-1)

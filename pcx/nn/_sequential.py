@@ -25,7 +25,8 @@ class Sequential(Module):
         for position, layer in enumerate(layers):
             if not callable(layer):
                 raise TypeError(
-                    f"Sequential takes callables; layer {position} is {type(layer).__name__}: {layer!r}"
+                    f"Sequential takes callables (layers, vodes, functions); layer {position} is "
+                    f"{layer!r} of type {type(layer).__name__}"
                 )
         self.layers: list[Callable[[Any], Any]] = list(layers)
 

@@ -1,26 +1,39 @@
 """`Layer` and `StatefulLayer`: the one adapter from an equinox module to a pcx module."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
-from jax.tree_util import GetAttrKey, tree_leaves, tree_map, tree_map_with_path
+from jax.tree_util import GetAttrKey, tree_flatten, tree_map, tree_map_with_path
 
 from ..core import RKG, Module, RandomKeyGenerator, get, is_param
 from ._param import LayerParam, StateParam
+
+NOT_CALLABLE = """Layer wraps callable modules; {name} is not callable. Pass the class and its \
+arguments apart, as in `pxnn.Layer(eqx.nn.MLP, 2, 2, 8, 1)`, and give the class a `__call__`."""
+
+STATEFUL = """Layer({name}): this module's call takes a state beside its input. Write \
+`pxnn.StatefulLayer({name}, ...)`, which keeps the state in a param and passes it."""
 
 
 class Layer(Module):
     """Makes any equinox module a pcx layer: its arrays become `LayerParam`s under `.nn`.
 
+    Train and eval mode set the `inference` flags of the wrapped module. A module that draws random
+    numbers when called (dropout) takes its key from `px.RKG`, unless the call gives one.
+
     Args:
-        cls: an equinox module class (or any callable pytree class). If its constructor takes a `key`,
-            one is drawn from `rkg`.
-        *args, **kwargs: for the constructor of `cls`.
+        cls: an equinox module class, or any class whose instances are callable pytrees. If its
+            constructor takes a `key`, one is drawn from `rkg`.
+        *args: for the constructor of `cls`.
         filter: which leaves become params; arrays by default. The others stay as they are.
         rkg: where random keys come from.
+        **kwargs: for the constructor of `cls`.
+
+    Raises:
+        TypeError: instances of `cls` cannot be called, or need a state (see `StatefulLayer`).
 
     Example:
         >>> import equinox as eqx, jax.numpy as jnp, pcx.nn as pxnn
@@ -36,35 +49,45 @@ class Layer(Module):
     def __init__(
         self,
         cls: Callable[..., Any],
+        /,
         *args: Any,
         filter: Callable[[Any], bool] = eqx.is_array,
         rkg: RandomKeyGenerator = RKG,
         **kwargs: Any,
     ):
-        self._wrap(self._build(cls, args, kwargs, rkg), filter)
+        module = self._build(cls, args, kwargs, rkg)
+        if not callable(module):
+            raise TypeError(NOT_CALLABLE.format(name=type(module).__name__))
+        # decided here and kept as static values: calls are traced often, constructors are not
+        self._key_use = _key_use(module)
+        self.nn = tree_map(lambda leaf: LayerParam(leaf) if filter(leaf) else leaf, module)
 
     def _build(self, cls: Any, args: Any, kwargs: dict[str, Any], rkg: RandomKeyGenerator) -> Any:
-        if "key" not in kwargs and "key" in inspect.signature(cls).parameters:
-            kwargs = {**kwargs, "key": rkg()}
-        return cls(*args, **kwargs)
-
-    def _wrap(self, module: Any, filter: Callable[[Any], bool]) -> None:
-        if not callable(module):
-            raise TypeError(f"Layer wraps callable modules; {type(module).__name__} is not callable")
-        self.nn = tree_map(lambda leaf: LayerParam(leaf) if filter(leaf) else leaf, module)
-        self._keyed = _wants_key(module)
+        module = _construct(cls, args, kwargs, rkg)
+        if any(isinstance(part, eqx.nn.StateIndex) for part in _parts(module)):
+            raise TypeError(STATEFUL.format(name=type(module).__name__))
+        return module
 
     def __call__(self, *args: Any, key: jax.Array | None = None, **kwargs: Any) -> Any:
-        """Call the wrapped module; a random one (dropout) draws its key from `px.RKG` if none is given."""
-        return self._unwrapped()(*args, **self._with_key(key, kwargs), **kwargs)
+        """Call the wrapped module.
 
-    def _unwrapped(self) -> Any:
-        return tree_map(get, self.nn, is_leaf=is_param)
+        Args:
+            *args: for the wrapped module.
+            key: for a module that draws random numbers; taken from `px.RKG` if not given.
+            **kwargs: for the wrapped module.
+        """
+        return self._call(args, key, kwargs)
 
-    def _with_key(self, key: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _call(self, args: tuple[Any, ...], key: Any, kwargs: dict[str, Any]) -> Any:
+        module = tree_map(get, self.nn, is_leaf=is_param)
+        if key is None and self._key_use != "never":
+            wanted = self._key_use == "always" or not self.is_eval
+            # the key may be among the positional arguments
+            given = "key" in inspect.signature(module).bind_partial(*args, **kwargs).arguments
+            key = RKG() if wanted and not given else None
         if key is not None:
-            return {"key": key}
-        return {"key": RKG()} if self._keyed and not self.is_eval else {}
+            kwargs = {**kwargs, "key": key}
+        return module(*args, **kwargs)
 
     def _on_mode_change(self) -> None:
         inference = self.is_eval
@@ -79,46 +102,48 @@ class Layer(Module):
         return f"{type(self).__name__}({self.nn!r})"
 
 
-def _wants_key(module: Any) -> bool:
-    """Whether calls need randomness: equinox's own layers take a key they mostly ignore."""
-    if type(module).__module__.startswith("equinox"):
-        parts = tree_leaves(module, is_leaf=lambda x: isinstance(x, eqx.nn.Dropout))
-        if isinstance(module, eqx.nn.Sequential | eqx.nn.Lambda):
-            return True
-        return any(isinstance(part, eqx.nn.Dropout) for part in parts)
-    try:
-        return "key" in inspect.signature(module).parameters
-    except (TypeError, ValueError):
-        return False
-
-
 class StatefulLayer(Layer):
-    """A `Layer` around an equinox module with state (`eqx.nn.State`), such as batch normalisation.
+    """A `Layer` around an equinox module with state (`eqx.nn.State`), such as a spectral norm.
 
-    The state is a `StateParam` in `.state` and is updated by every call in train mode (and in a module
-    that is in neither mode); eval mode leaves it alone.
+    The state is a `StateParam` in `.state`. Every call in train mode (or in neither mode) updates
+    it; eval mode leaves it alone.
 
     Args:
-        cls, *args, filter, rkg, **kwargs: as for `Layer`.
+        cls: an equinox module class whose instances are called as `module(*args, state)` and give
+            `(output, new state)`.
+        *args: for the constructor of `cls`.
+        filter: as for `Layer`.
+        rkg: as for `Layer`.
+        **kwargs: for the constructor of `cls`.
+
+    Example:
+        >>> import equinox as eqx, jax.numpy as jnp, pcx as px, pcx.nn as pxnn
+        >>> linear = eqx.nn.Linear(3, 2, key=px.RKG())
+        >>> layer = pxnn.StatefulLayer(eqx.nn.SpectralNorm, linear, "weight")
+        >>> layer(jnp.ones(3)).shape
+        (2,)
     """
 
     def _build(self, cls: Any, args: Any, kwargs: dict[str, Any], rkg: RandomKeyGenerator) -> Any:
-        module, state = eqx.nn.make_with_state(lambda: super(StatefulLayer, self)._build(cls, args, kwargs, rkg))()
+        module, state = eqx.nn.make_with_state(_construct)(cls, args, kwargs, rkg)
         self.state = StateParam(state)
         return module
 
     def __call__(self, *args: Any, key: jax.Array | None = None, **kwargs: Any) -> Any:
-        """Call the wrapped module with its state, keep the new state, return the output."""
+        """Call the wrapped module with its state, keep the new state, and give the output."""
         # equinox kills the old state object on update; a copy keeps ours alive if the call fails
         state = tree_map(lambda x: x, self.state.get())
-        output, state = self._unwrapped()(*args, state, **self._with_key(key, kwargs), **kwargs)
+        output, state = self._call((*args, state), key, kwargs)
         if not self.is_eval:
             self.state.set(state)
         return output
 
 
 class NamedLayer(Layer):
-    """Base of the named layers: `wraps` says which equinox class; its constructor is not copied."""
+    """Base of the named layers: `wraps` says which equinox class.
+
+    The constructor's arguments are read from that class, not copied, so they cannot drift from it.
+    """
 
     wraps: ClassVar[Any]
     # constructor arguments whose name differs here from equinox's: ours -> theirs
@@ -126,28 +151,22 @@ class NamedLayer(Layer):
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
-        wraps = cls.__dict__.get("wraps")
-        if wraps is not None:
-            cls.__signature__ = _signature(wraps, cls.renames)  # type: ignore[attr-defined]
-            cls.__doc__ = (cls.__doc__ or "") + (
-                f"\n\nArguments as for `equinox.nn.{wraps.__name__}`, with `rkg=` in place of `key=`."
-            )
+        if "wraps" in cls.__dict__:
+            describe_as(cls, cls.wraps, cls.renames)
 
-    def __init__(
-        self,
-        *args: Any,
-        filter: Callable[[Any], bool] = eqx.is_array,
-        rkg: RandomKeyGenerator = RKG,
-        **kwargs: Any,
-    ):
-        names = {**self.renames}
-        for ours, theirs in names.items():
+    def __init__(self, *args: Any, **kwargs: Any):
+        for ours, theirs in self.renames.items():
             if ours in kwargs:
+                if theirs in kwargs:
+                    raise TypeError(
+                        f"{type(self).__name__}: {ours!r} and {theirs!r} are one argument; give one"
+                    )
                 kwargs[theirs] = kwargs.pop(ours)
-        super().__init__(self.wraps, *args, filter=filter, rkg=rkg, **kwargs)
+        super().__init__(self.wraps, *args, **kwargs)
 
 
-def _signature(wraps: Any, renames: dict[str, str]) -> inspect.Signature:
+def describe_as(cls: type, wraps: Any, renames: dict[str, str]) -> None:
+    """Give a layer class the constructor signature of an equinox class, for `help`."""
     ours = {theirs: name for name, theirs in renames.items()}
     parameters = [
         p.replace(name=ours.get(p.name, p.name), annotation=inspect.Parameter.empty)
@@ -155,4 +174,56 @@ def _signature(wraps: Any, renames: dict[str, str]) -> inspect.Signature:
         if p.name != "key" and p.kind is not inspect.Parameter.VAR_KEYWORD
     ]
     rkg = inspect.Parameter("rkg", inspect.Parameter.KEYWORD_ONLY, default=RKG)
-    return inspect.Signature([*parameters, rkg])
+    cls.__signature__ = inspect.Signature([*parameters, rkg])  # type: ignore[attr-defined]
+    cls.__doc__ = (
+        f"{inspect.cleandoc(cls.__doc__ or '')}\n\n"
+        f"Arguments as for `equinox.nn.{wraps.__name__}`, with `rkg=` in place of `key=`."
+    )
+
+
+def _construct(cls: Any, args: Any, kwargs: dict[str, Any], rkg: RandomKeyGenerator) -> Any:
+    if "key" not in kwargs and _parameter(cls, "key") is not None:
+        kwargs = {**kwargs, "key": rkg()}
+    return cls(*args, **kwargs)
+
+
+def _parameter(function: Any, name: str) -> inspect.Parameter | None:
+    try:
+        return inspect.signature(function).parameters.get(name)
+    except (TypeError, ValueError):  # some builtins have no signature
+        return None
+
+
+def _key_use(module: Any) -> str:
+    """When a call needs a random key: "always", "not in eval" or "never".
+
+    Nearly every equinox layer accepts a key and ignores it. Drawing one for those would be waste,
+    and would make random results depend on how many such layers there are; so a key is drawn only
+    if some part of the module uses it: dropout, or a module from elsewhere whose call takes a key.
+    """
+    key = _parameter(module, "key")
+    if key is None:
+        return "never"
+    if key.default is inspect.Parameter.empty:
+        return "always"
+    if any(map(_draws, _parts(module))):
+        return "not in eval"
+    return "never"
+
+
+def _draws(part: Any) -> bool:
+    if isinstance(part, eqx.nn.Dropout):
+        return True
+    theirs = type(part).__module__.partition(".")[0] == "equinox"
+    return not theirs and callable(part) and _parameter(part, "key") is not None
+
+
+def _parts(tree: Any) -> Iterator[Any]:
+    """Every equinox module in a tree, itself included, outer ones first."""
+    if isinstance(tree, eqx.Module):
+        yield tree
+    for child in tree_flatten(tree, is_leaf=lambda x: x is not tree and isinstance(x, eqx.Module))[
+        0
+    ]:
+        if child is not tree and isinstance(child, eqx.Module):
+            yield from _parts(child)

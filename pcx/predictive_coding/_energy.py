@@ -1,7 +1,8 @@
 """Energy functions: pure maths, one function each.
 
 An energy function is called with the vode and a key generator and gives an array of h's shape, not
-reduced; the vode sums it over its event axes. It is a negative log-likelihood up to a constant, in nats.
+reduced; the vode sums it over its event axes. It is a negative log-likelihood up to a constant, in
+nats.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -14,14 +15,19 @@ from ..core import RandomKeyGenerator, describe, locate
 if TYPE_CHECKING:
     from ._vode import Vode
 
-NO_PREDICTION = """`{where}` has no {what}, so it has no energy. Call the model first, in the same step: \
-`with pxu.step(model, pxc.STATUS.INIT): model(x)` sets every state to its prediction; without a status, \
-`model(x)` stores the predictions and keeps the states. (`pxu.step(..., clear_params=pxc.VodeParam.Cache)` \
-clears predictions when it ends.)"""
+NO_PREDICTION = """`{where}` has no {what}, so it has no energy. Call the model first, in the same \
+step: `with pxu.step(model, pxc.STATUS.INIT): model(x)` sets every state to its prediction; \
+without a status, `model(x)` stores the predictions and keeps the states. (`pxu.step(..., \
+clear_params=pxc.VodeParam.Cache)` clears predictions when it ends.)"""
 
 SHAPES = """`{where}`: the state h is {h} and the prediction u is {u}; their shapes must be equal. \
-If h is a target (`vode.set("h", y)`), give it the shape of the layer's output; if it is left from a batch of \
-another size, initialise the states again."""
+If h is a target (`vode.set("h", y)`), give it the shape of the layer's output; if it is left from \
+a batch of another size, initialise the states again."""
+
+
+def where(vode: "Vode") -> str:
+    """The path of a vode as the running code sees it, for error messages."""
+    return locate(vode) or "this vode"
 
 
 def state_and_prediction(vode: "Vode") -> tuple[Any, Any]:
@@ -33,14 +39,13 @@ def state_and_prediction(vode: "Vode") -> tuple[Any, Any]:
     h, u = vode.get("h"), vode.get("u")
     if h is None or u is None:
         what = "prediction u" if u is None else "state h"
-        raise ValueError(NO_PREDICTION.format(where=locate(vode) or "this vode", what=what))
+        raise ValueError(NO_PREDICTION.format(where=where(vode), what=what))
     if jnp.shape(h) != jnp.shape(u):
-        where = locate(vode) or "this vode"
-        raise ValueError(SHAPES.format(where=where, h=describe(h), u=describe(u)))
+        raise ValueError(SHAPES.format(where=where(vode), h=describe(h), u=describe(u)))
     return h, u
 
 
-def se_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Array:
+def se_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Array:  # noqa: ARG001
     """Squared error, `1/2 (h - u)^2`: a Gaussian of unit variance.
 
     Args:
@@ -66,7 +71,7 @@ def se_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Array:
     return 0.5 * error * error
 
 
-def ce_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Array:
+def ce_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Array:  # noqa: ARG001
     """Cross entropy, `-h log softmax(u)`, over the last axis: a categorical node with logits u.
 
     Args:
@@ -85,9 +90,9 @@ def ce_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Array:
     return -h * jax.nn.log_softmax(u, axis=-1)
 
 
-def zero_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Array:
+def zero_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Array:  # noqa: ARG001
     """Zero, of h's shape: a node that is part of the state but adds nothing to the energy."""
     h = vode.get("h")
     if h is None:
-        raise ValueError(NO_PREDICTION.format(where=locate(vode) or "this vode", what="state h"))
+        raise ValueError(NO_PREDICTION.format(where=where(vode), what="state h"))
     return jnp.zeros_like(h)

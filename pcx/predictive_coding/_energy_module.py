@@ -1,14 +1,23 @@
 """`EnergyModule`: a module whose energy is the sum of its parts'."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import jax
 
-from ..core import BaseModule, Mask, Module, named_params
+from ..core import (
+    BaseModule,
+    BaseParam,
+    Mask,
+    Module,
+    ParamCache,
+    describe,
+    freeze,
+    is_param,
+    named_params,
+)
 
-
-# how often a user's code asked for a status: code that does may compute other things in other statuses
+# how often a user's code asked for a status: code that does may compute other things in others
 _reads = [0]
 
 
@@ -29,6 +38,7 @@ class EnergyModule(Module):
         ...     def __init__(self):
         ...         self.layers = [pxnn.Linear(2, 4), pxnn.Linear(4, 3)]
         ...         self.vodes = [pxc.Vode((4,)), pxc.Vode((3,))]
+        ...
         ...     def __call__(self, x, y=None):
         ...         for layer, vode in zip(self.layers, self.vodes):
         ...             u = layer(jax.nn.tanh(x))
@@ -39,12 +49,18 @@ class EnergyModule(Module):
         >>> net = Net()
         >>> with pxu.step(net, pxc.STATUS.INIT):
         ...     _ = net(jnp.ones(2))
-        ...     energy = net.energy()       # forward initialisation: no error anywhere
+        ...     energy = net.energy()  # forward initialisation: no error anywhere
         >>> float(energy)
         0.0
     """
 
-    _status: str | None = None
+    _status: str | None
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: ARG004
+        # from the start, because a mask tree made in one status must fit the module in another
+        module = super().__new__(cls)
+        module.__dict__["_status"] = None
+        return module
 
     def energy(self) -> Any:
         """The sum over the nearest EnergyModules below, each counted once; 0.0 if there are none.
@@ -60,8 +76,8 @@ class EnergyModule(Module):
     def _energy_children(self) -> Iterator["EnergyModule"]:
         """EnergyModules below, looking through other modules; one node reached twice comes once.
 
-        Two objects are the same node if they hold the same params: inside a transform a module that is
-        reached by two paths is rebuilt as two objects that share them.
+        Two objects are the same node if they hold the same params and are alike otherwise: inside
+        a transform, a module that is reached by two paths is rebuilt as two that share params.
         """
         seen: set[Any] = set()
 
@@ -70,8 +86,7 @@ class EnergyModule(Module):
                 if not isinstance(child, EnergyModule):
                     yield from visit(child)
                     continue
-                params = frozenset(id(param) for _, param in named_params(child))
-                identity = (type(child), params) if params else id(child)
+                identity = _identity(child)
                 if identity not in seen:
                     seen.add(identity)
                     yield child
@@ -100,7 +115,51 @@ class EnergyModule(Module):
         if status is not None and not isinstance(status, str):
             raise TypeError(f"a status is a string or None, got {status!r}")
         for module in self.modules(EnergyModule):
-            object.__setattr__(module, "_status", status)
+            module._status = status
+
+    def _summary(self) -> str | None:
+        """What `repr` says of this module in the line with its path; None for nothing."""
+        return None
+
+    def __repr__(self) -> str:
+        lines = list(_lines(self, ""))
+        name = self._summary() or type(self).__name__
+        return "\n".join([f"{name}(", *lines, ")"]) if lines else f"{name}()"
+
+
+def _identity(module: EnergyModule) -> Any:
+    leaves, treedef = jax.tree_util.tree_flatten(module, is_leaf=is_param)
+    params = [id(leaf) for leaf in leaves if is_param(leaf)]
+    if not params:
+        return id(module)
+    others = [_leaf_identity(leaf) for leaf in leaves if not is_param(leaf)]
+    return treedef, tuple(params), tuple(others)
+
+
+def _leaf_identity(leaf: Any) -> Any:
+    return id(leaf) if isinstance(leaf, jax.Array) else freeze(leaf)
+
+
+def _lines(module: BaseModule, root: str) -> Iterator[str]:
+    """One line for each param, array and energy module below, by path; settings are left out."""
+    nodes = jax.tree_util.tree_flatten_with_path(
+        module, is_leaf=lambda x: isinstance(x, BaseParam) or (x is not module and _is_node(x))
+    )[0]
+    for path, node in nodes:
+        where = root + jax.tree_util.keystr(path)
+        if _is_node(node):
+            if (summary := node._summary()) is not None:
+                yield f"  {where}: {summary}"
+            yield from _lines(node, where)
+        elif is_param(node):
+            if node.get() is not None or not isinstance(node, ParamCache):
+                yield f"  {where}: {node!r}"
+        elif isinstance(node, jax.Array):
+            yield f"  {where}: {describe(node)}"
+
+
+def _is_node(x: Any) -> bool:
+    return isinstance(x, EnergyModule)
 
 
 def energy_modules(tree: Any) -> list[EnergyModule]:

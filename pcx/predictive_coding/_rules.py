@@ -25,6 +25,12 @@ FORMS = """A rule is one of
   "key -> target"            when `key` is asked for, give `target` instead
   "key -> target:f:g"        ... after the transformations `f`, then `g`"""
 
+UNKNOWN_TFORM = """rule {rule!r} uses the transformation {name!r}, which is not in tforms (given: \
+{known}). Add it: `Vode(..., tforms={{{name!r}: f}})` with `f(vode, key, value, rkg) -> value`."""
+
+NO_MAPPING = """{what} must be a dict, such as {form}; got {got!r}."""
+_RULES_FORM = "{pxc.STATUS.INIT: ('h, u <- u',)}"
+
 _NAME = r"[A-Za-z_]\w*"
 _TFORMS = rf"((?:\s*:\s*{_NAME})*)"
 _SET = re.compile(rf"\s*({_NAME}(?:\s*,\s*{_NAME})*)\s*<-\s*({_NAME}){_TFORMS}\s*")
@@ -102,30 +108,23 @@ class Ruleset:
     def parse(
         cls, rules: Mapping[str | None, str | Iterable[str]], tforms: Mapping[str, Tform]
     ) -> "Ruleset":
+        """Parse and check everything once."""
         if not isinstance(rules, Mapping):
-            raise TypeError(
-                f"a ruleset is a dict from status to rules, such as {{pxc.STATUS.INIT: ('h, u <- u',)}}; "
-                f"got {type(rules).__name__}"
-            )
-        for name, tform in dict(tforms).items():
+            raise TypeError(NO_MAPPING.format(what="a ruleset", form=_RULES_FORM, got=rules))
+        if not isinstance(tforms, Mapping):
+            raise TypeError(NO_MAPPING.format(what="tforms", form='{"name": f}', got=tforms))
+        for name, tform in tforms.items():
             if not callable(tform):
                 raise TypeError(
-                    f"the transformation {name!r} must be a function (vode, key, value, rkg) -> value; "
-                    f"got {tform!r}"
+                    f"the transformation {name!r} must be a function (vode, key, value, rkg) -> "
+                    f"value; got {tform!r}"
                 )
         parsed = []
         for status, texts in {**DEFAULT_RULES, **rules}.items():
             _check_pattern(status)
-            group = tuple(parse_rule(t) for t in ([texts] if isinstance(texts, str) else texts))
+            group = tuple(map(parse_rule, [texts] if isinstance(texts, str) else texts))
             for rule in group:
-                for name in rule.tforms:
-                    if name not in tforms:
-                        known = ", ".join(map(repr, tforms)) or "none"
-                        raise ValueError(
-                            f"rule {rule.text!r} uses the transformation {name!r}, which is not in "
-                            f"tforms (given: {known}). Add it: `Vode(..., tforms={{{name!r}: f}})` with "
-                            "`f(vode, key, value, rkg) -> value`"
-                        )
+                _check_tforms(rule, tforms)
             parsed.append((status, group))
         return cls(tuple(parsed), tuple(sorted(tforms.items())), dict(tforms))
 
@@ -167,6 +166,13 @@ class Ruleset:
     def statuses(self) -> tuple[str | None, ...]:
         """The status patterns of the ruleset."""
         return tuple(pattern for pattern, _ in self.rules)
+
+
+def _check_tforms(rule: Rule, tforms: Mapping[str, Tform]) -> None:
+    for name in rule.tforms:
+        if name not in tforms:
+            known = ", ".join(map(repr, tforms)) or "none"
+            raise ValueError(UNKNOWN_TFORM.format(rule=rule.text, name=name, known=known))
 
 
 def _check_pattern(status: Any) -> None:

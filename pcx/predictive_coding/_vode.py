@@ -1,17 +1,19 @@
 """`Vode`: a vectorised node, with a state h, a prediction u and an energy between them."""
 
+import inspect
+import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Self
-
+from dataclasses import dataclass, field
+from typing import Any, Self, overload
 
 import jax.numpy as jnp
 
-from ..core import RKG, Param, ParamCache, ParamDict, RandomKeyGenerator, describe, get, locate
-from ..core import scope_state, static
-from ._energy import NO_PREDICTION, se_energy
+from ..core import RKG, Param, ParamCache, ParamDict, RandomKeyGenerator, describe, get, static
+from ._energy import NO_PREDICTION, se_energy, where
 from ._energy_module import EnergyModule
 from ._rules import Ruleset, Tform
+
+EnergyFn = Callable[["Vode", RandomKeyGenerator], Any]
 
 
 class VodeParam(Param):
@@ -25,89 +27,113 @@ class VodeParam(Param):
         __slots__ = ()
 
 
+class _Notes:
+    """What is learned about a vode while it is used; takes no part in comparison or compilation.
+
+    The copies of a vode that transforms make share it, so what is seen inside one is known outside.
+    """
+
+    event_shape: tuple[int, ...] | None = None
+
+
 @dataclass(frozen=True)
 class _Config:
     """What of a vode never changes; one static object, so that a call compares one thing."""
 
-    energy_fn: Callable[..., Any] | None
+    energy_fn: EnergyFn | None
     ruleset: Ruleset
     shape: tuple[int, ...] | None
+    notes: _Notes = field(default_factory=_Notes, compare=False, repr=False)
 
 
-WRONG_SHAPE = """`{where}` was declared as Vode({shape}), but {key} is set to {got}. Expected shape {shape}, \
-with any batch axes in front. Declare the shape of the layer's output, or mend the layer before it."""
+WRONG_SHAPE = """`{where}` was declared as Vode({shape}), but {key} is set to {got}. Expected \
+shape {shape}, with any batch axes in front. Declare the shape of the layer's output, or mend the \
+layer before it."""
 
-_FIELDS = ("energy_fn", "ruleset", "tforms", "param_type")
+WRONG_ENERGY = """`{where}`: the energy function `{name}` must give an array of h's shape, not \
+reduced: h is {h}, its result {got}."""
 
 
 class Vode(EnergyModule):
-    """A vectorised node: the state `h` of one layer of a network, and how far it is from its prediction.
+    """A vectorised node: the state `h` of one layer, and how far it is from its prediction.
 
-    Calling it stores the incoming prediction `u` and gives the state: `x = vode(layer(x))`. Its energy is
-    the sum of `energy_fn` over the event axes, one scalar per sample.
+    Calling it stores the incoming prediction `u` and gives the state: `x = vode(layer(x))`. Its
+    energy is the sum of `energy_fn` over the event axes, one scalar per sample.
 
     Args:
-        shape: the event shape (of one sample), as a leading tuple or int or by keyword. Optional; it
-            allocates nothing, but every state and prediction is checked against it.
+        shape: the event shape (of one sample), as a leading tuple or int, or by keyword. Optional:
+            it allocates nothing, but every state and prediction is checked against it. Without it,
+            the event shape is that of the state at the first call.
         energy_fn: `f(vode, rkg) -> array` of h's shape; None for a node without an energy.
-        ruleset: `{status: rules}`, see `Ruleset`; by default `{STATUS.INIT: ("h, u <- u",)}`, forward
-            initialisation.
+        ruleset: `{status: rules}`, see `Ruleset`. What it says of a status replaces the default,
+            which is forward initialisation, `{STATUS.INIT: ("h, u <- u",)}`.
         tforms: transformations that rules use, `{name: f(vode, key, value, rkg) -> value}`.
         param_type: class of the param `h`, a `VodeParam`.
 
     Attributes:
-        h: the state, a `VodeParam`. Freeze it (`vode.h.frozen = True`) to keep masks from selecting it.
+        h: the state, a `VodeParam`. `vode.h.frozen = True` lets masks leave it out.
         cache: the temporaries, a `VodeParam.Cache`.
 
     Raises:
-        ValueError, TypeError: malformed arguments or rules; later, values that do not fit the shape.
+        TypeError, ValueError: malformed arguments or rules; later, values that do not fit.
 
     Example:
         >>> import jax.numpy as jnp, pcx.predictive_coding as pxc
         >>> vode = pxc.Vode((2,))
-        >>> vode.set("h", jnp.array([1.0, 2.0]))(jnp.zeros(2)).tolist()   # the state, not the prediction
+        >>> vode.set("h", jnp.array([1.0, 2.0]))(jnp.zeros(2)).tolist()  # the state, not u
         [1.0, 2.0]
         >>> float(vode.energy())
         2.5
     """
 
+    # for each remembered result of a get rule, the value that it was computed from
+    __slots__ = ("_sources",)
+
+    @overload
     def __init__(
         self,
-        *args: Any,
-        shape: int | tuple[int, ...] | None = None,
-        energy_fn: Callable[..., Any] | None = se_energy,
-        ruleset: Mapping[Any, Any] | None = None,
-        tforms: Mapping[str, Tform] | None = None,
-        param_type: type[VodeParam] = VodeParam,
-    ):
-        given: dict[str, Any] = {
-            "energy_fn": energy_fn,
-            "ruleset": ruleset,
-            "tforms": tforms,
-            "param_type": param_type,
-        }
-        if args and isinstance(args[0], int | tuple | list):
-            shape, *rest = args
-            args = tuple(rest)
-        if len(args) > len(_FIELDS):
-            raise TypeError(f"Vode takes (shape, {', '.join(_FIELDS)}); got {len(args)} after the shape")
-        given.update(zip(_FIELDS, args, strict=False))
-        energy_fn, param_type = given["energy_fn"], given["param_type"]
-        if energy_fn is not None and not callable(energy_fn):
-            raise TypeError(
-                f"energy_fn must be a function (vode, rkg) -> array, or None; got {energy_fn!r}"
-            )
+        shape: int | tuple[int, ...] | list[int],
+        energy_fn: EnergyFn | None = ...,
+        ruleset: Mapping[Any, Any] | None = ...,
+        tforms: Mapping[str, Tform] | None = ...,
+        param_type: type[VodeParam] = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        energy_fn: EnergyFn | None = ...,
+        ruleset: Mapping[Any, Any] | None = ...,
+        tforms: Mapping[str, Tform] | None = ...,
+        param_type: type[VodeParam] = ...,
+        *,
+        shape: int | tuple[int, ...] | list[int] | None = ...,
+    ) -> None: ...
+    def __init__(self, *args: Any, **kwargs: Any):
+        shape_first = bool(args) and isinstance(args[0], int | tuple | list)
+        try:
+            bound = (_SHAPE_FIRST if shape_first else _ENERGY_FIRST).bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"Vode: {error}; its arguments are {_SHAPE_FIRST}") from None
+        bound.apply_defaults()
+        energy_fn, param_type = bound.arguments["energy_fn"], bound.arguments["param_type"]
+        _check_energy_fn(energy_fn)
         if not (isinstance(param_type, type) and issubclass(param_type, VodeParam)):
             raise TypeError(f"param_type must be a subclass of VodeParam; got {param_type!r}")
-        rules = Ruleset.parse(given["ruleset"] or {}, given["tforms"] or {})
-        self._config = static(_Config(energy_fn, rules, _event_shape(shape)))
+        rules = Ruleset.parse(bound.arguments["ruleset"] or {}, bound.arguments["tforms"] or {})
+        self._config = static(_Config(energy_fn, rules, _event_shape(bound.arguments["shape"])))
         self.h = param_type()
         self.cache = param_type.Cache()
 
     @property
-    def energy_fn(self) -> Callable[..., Any] | None:
+    def energy_fn(self) -> EnergyFn | None:
         """The energy function, or None."""
         return self._config.get().energy_fn
+
+    @energy_fn.setter
+    def energy_fn(self, energy_fn: EnergyFn | None) -> None:
+        _check_energy_fn(energy_fn)
+        old = self._config.get()
+        self._config = static(_Config(energy_fn, old.ruleset, old.shape, old.notes))
 
     @property
     def ruleset(self) -> Ruleset:
@@ -116,10 +142,9 @@ class Vode(EnergyModule):
 
     @property
     def shape(self) -> tuple[int, ...] | None:
-        """The event shape: declared, or recorded at the first call outside any transform."""
-        declared = self._config.get().shape
-        recorded = self.__dict__.get("_recorded")
-        return declared if declared is not None else get(recorded)
+        """The event shape: declared, or that of the state at the first call; None before."""
+        config = self._config.get()
+        return config.notes.event_shape if config.shape is None else config.shape
 
     def __call__(
         self,
@@ -134,12 +159,16 @@ class Vode(EnergyModule):
             u: the incoming prediction, of shape `event`; None to store none.
             rkg: where transformations draw random keys.
             output: which key to give instead of "h"; None gives the vode itself.
-            **more: further values to store.
+            **more: further values to store, in this order.
         """
         if u is not None:
             self.set("u", u, rkg)
         for key, value in more.items():
             self.set(key, value, rkg)
+        notes = self._config.get().notes
+        if notes.event_shape is None:
+            state = self._load("h", self._load("u", None))
+            notes.event_shape = None if state is None else jnp.shape(state)
         return self if output is None else self.get(output, rkg=rkg)
 
     def set(self, key: str, value: Any, rkg: RandomKeyGenerator = RKG) -> Self:
@@ -162,25 +191,37 @@ class Vode(EnergyModule):
         return self
 
     def get(self, key: str, default: Any = None, rkg: RandomKeyGenerator = RKG) -> Any:
-        """Get a value by the rules of the present status; `default` if there is none."""
+        """Get a value by the rules of the present status; `default` if there is none.
+
+        The result of a rule with transformations is kept in the cache, under the rule's text, and
+        given again until the cache is cleared, something is set, or the value that it came from is
+        another array (so after an update of h, or when a transform traces it, it is made anew).
+        """
         rule = self.ruleset.on_get(self._status, key)
         if rule is None:
             return self._load(key, default)
         source = self._load(rule.targets[0], None)
-        if source is None:
-            return default
-        # remembered until the cache is cleared or the source changes
-        memo = self.cache.get(f"{self._status}|{rule.text}")
-        if memo is not None and memo[0] is source:
-            return memo[1]
+        if source is None or not rule.tforms:
+            return default if source is None else source
+        sources = self._remembered()
+        if sources.get(rule.text) is source and rule.text in self.cache:
+            return self.cache[rule.text]
         value = self.ruleset.transform(rule, self, key, source, rkg)
-        if rule.tforms:
-            self.cache[f"{self._status}|{rule.text}"] = (source, value)
+        self.cache[rule.text] = value
+        sources[rule.text] = source
         return value
+
+    def _remembered(self) -> dict[str, Any]:
+        # the copies that transforms make start without
+        if not hasattr(self, "_sources"):
+            self._sources: dict[str, Any] = {}
+        return self._sources
 
     def _store(self, key: str, value: Any) -> None:
         if key in ("h", "u"):
             self._check_shape(key, value)
+        # transformations may look at any value of the vode
+        self._remembered().clear()
         param = self.__dict__.get(key)
         if isinstance(param, Param):
             param.set(value)
@@ -194,27 +235,22 @@ class Vode(EnergyModule):
 
     def _check_shape(self, key: str, value: Any) -> None:
         config = self._config.get()
+        shape = config.shape
         # a node without energy may be called with a stand-in for the prediction it ignores
-        if value is None or (config.energy_fn is None and key == "u"):
+        if shape is None or value is None or (config.energy_fn is None and key == "u"):
             return
         got = jnp.shape(value)
-        shape = config.shape
-        if shape is None:
-            if scope_state.scope is None and "_recorded" not in self.__dict__ and key == "h":
-                self._recorded = static(got)
-        elif got[max(len(got) - len(shape), 0) :] != shape:
+        if got[max(len(got) - len(shape), 0) :] != shape:
             raise ValueError(
-                WRONG_SHAPE.format(
-                    where=locate(self) or "this vode", shape=shape, key=key, got=describe(value)
-                )
+                WRONG_SHAPE.format(where=where(self), shape=shape, key=key, got=describe(value))
             )
 
     def energy(self) -> Any:
         """The sum of `energy_fn` over the event axes.
 
         Returns:
-            A scalar; for states with batch axes in front of the event shape, one per sample. 0.0 for a
-            vode without an energy function.
+            A scalar; for states with batch axes in front of the event shape, one per sample. 0.0
+            for a vode without an energy function.
 
         Raises:
             ValueError: before a forward pass; h and u of different shapes; an energy function whose
@@ -226,36 +262,70 @@ class Vode(EnergyModule):
         try:
             energy = energy_fn(self, RKG)
         except (TypeError, AttributeError) as error:
-            if self.get("u") is None or self.get("h") is None:
-                what = "prediction u" if self.get("u") is None else "state h"
-                where = locate(self) or "this vode"
-                raise ValueError(NO_PREDICTION.format(where=where, what=what)) from error
+            # a user's energy function meets a None in its arithmetic
+            for key, what in (("u", "prediction u"), ("h", "state h")):
+                if self.get(key) is None:
+                    raise ValueError(NO_PREDICTION.format(where=where(self), what=what)) from error
             raise
         h = self.get("h")
         if jnp.shape(energy) != jnp.shape(h):
             name = getattr(energy_fn, "__name__", repr(energy_fn))
             raise ValueError(
-                f"`{locate(self) or 'this vode'}`: the energy function `{name}` must give an array of h's "
-                f"shape, not reduced: h is {describe(h)}, its result {describe(energy)}"
+                WRONG_ENERGY.format(
+                    where=where(self), name=name, h=describe(h), got=describe(energy)
+                )
             )
         shape = self.shape
         event = jnp.ndim(h) if shape is None else min(len(shape), jnp.ndim(h))
         return jnp.sum(energy, axis=tuple(range(-event, 0)))
 
+    def _summary(self) -> str:
+        name = getattr(self.energy_fn, "__name__", repr(self.energy_fn))
+        shape = "" if self.shape is None else f"{self.shape}, "
+        return f"{type(self).__name__}({shape}{name})"
+
     def __repr__(self) -> str:
-        fn = self.energy_fn
-        name = getattr(fn, "__name__", repr(fn))
-        shape = "" if self._config.get().shape is None else f"{self._config.get().shape}, "
-        return f"{type(self).__name__}({shape}{name}, h={self.h!r})"
+        return f"{self._summary()[:-1]}, h={self.h!r})"
+
+
+def _leading(
+    shape: Any = None,
+    energy_fn: Any = se_energy,
+    ruleset: Any = None,
+    tforms: Any = None,
+    param_type: Any = VodeParam,
+) -> None:
+    """The constructor's arguments."""
+
+
+_SHAPE_FIRST = inspect.signature(_leading)
+_SHAPE, *_OTHERS = _SHAPE_FIRST.parameters.values()
+_ENERGY_FIRST = inspect.Signature([*_OTHERS, _SHAPE.replace(kind=inspect.Parameter.KEYWORD_ONLY)])
+# what `help(Vode)` shows
+Vode.__init__.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    [
+        inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY),
+        *_SHAPE_FIRST.parameters.values(),
+    ]
+)
+
+
+def _check_energy_fn(energy_fn: Any) -> None:
+    if energy_fn is not None and not callable(energy_fn):
+        raise TypeError(
+            f"energy_fn must be a function (vode, rkg) -> array, or None; got {energy_fn!r}"
+        )
 
 
 def _event_shape(shape: Any) -> tuple[int, ...] | None:
     if shape is None:
         return None
-    dims = (shape,) if isinstance(shape, int) else tuple(shape)
-    if not all(isinstance(d, int) and not isinstance(d, bool) and d >= 0 for d in dims):
-        raise TypeError(f"the shape of a vode is a tuple of ints, such as Vode((128,)); got {shape!r}")
+    try:
+        dims = tuple(map(operator.index, shape if isinstance(shape, tuple | list) else (shape,)))
+    except TypeError:
+        dims = (-1,)
+    if isinstance(shape, bool) or min(dims, default=0) < 0:
+        raise TypeError(
+            f"the shape of a vode is a tuple of ints, such as Vode((128,)); got {shape!r}"
+        )
     return dims
-
-
-
