@@ -32,7 +32,7 @@ PEERS: dict[str, Peer] = {
             "FabricPC, make_train_step(algorithm='pc')",
             dense_only=True,
         ),
-        caveat="its SGD on the states has no momentum",
+        caveat="its SGD on the states has no momentum; without it the floor's update is the same",
         why_dense_only="only the dense cases are written for it",
     ),
     "fabricpc-bp": Peer(

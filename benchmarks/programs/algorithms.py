@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 import optax
-import pcx.algorithms as pxa
 
+import pcx.algorithms as pxa
 from benchmarks import cases
 from benchmarks.programs._program import Program
 from benchmarks.programs.low_level import Network, layer_weights, load_weights
