@@ -20,10 +20,10 @@ import optax as ox
 
 from ..core import RKG, BaseModule, Mask, is_param, static
 from ..functional import jit
-from ..nn import LayerParam
+from ..nn import LayerParam, compute_dtype
 from ..predictive_coding import STATUS, EnergyModule, VodeParam
 from ..utils import Optim
-from ._energy_fn import forward, gradient, sample_energies, vodes_of
+from ._energy_fn import forward, gradient, sample_energies, total_energy, vode_energies, vodes_of
 from ._inference import Plan, Record, Stop, free_states, keeps_zeros, make_plan, run
 from ._wave import forward_initialise, is_frozen
 
@@ -50,9 +50,13 @@ class Algorithm(BaseModule):
         stop: end inference early, see `pxa.Stop`.
         metrics: `{name: f(prediction, y) -> per-sample array}`; their batch means are part of what
             `train_step` and `eval_step` give. The prediction is that of the initial forward pass.
+        T_predict: number of inference steps, without y, before `predict` and `eval_step` read the
+            prediction; for models that infer their output. 0: the forward pass alone.
         record: also give "energies", the energy of each vode at each inference step.
         lazy: skip what is exactly zero in the first steps (same numbers, less work).
         unroll: unroll the inference loop: True, False, or "auto" for what is fastest.
+        compute_dtype: precision in which layers compute, such as `jnp.bfloat16`; params, states, energies
+            and optimisers stay in float32.
         donate: let XLA reuse the memory of old params (arrays that something else holds are copied).
 
     Raises:
@@ -70,23 +74,30 @@ class Algorithm(BaseModule):
         init: Init = "forward",
         stop: Stop | None = None,
         metrics: Mapping[str, Metric] | None = None,
+        T_predict: int = 0,
         record: bool = False,
         lazy: bool = True,
         unroll: bool | Literal["auto"] = "auto",
         donate: bool = True,
+        compute_dtype: Any = None,
     ):
         if not isinstance(model, EnergyModule):
             raise TypeError(BAD_MODEL.format(cls=type(self).__name__, got=type(model).__name__))
         if not isinstance(T, int) or T < 0:
             raise ValueError(f"T is the number of inference steps, an int >= 0; got {T!r}")
+        if not isinstance(T_predict, int) or T_predict < 0:
+            raise ValueError(
+                f"T_predict is the number of steps before a prediction, an int >= 0; got {T_predict!r}"
+            )
         if init not in ("forward", "zero", "normal", "persistent"):
             raise ValueError(
                 f'init must be "forward", "zero", "normal" or "persistent"; got {init!r}'
             )
         self.model = model
-        self.T = T
+        self.T, self.T_predict = T, T_predict
         self.init, self.record, self.unroll, self.donate = init, record, unroll, donate
         self.metrics = dict(metrics or {})
+        self.compute_dtype = compute_dtype
         self._stop = static(stop)
         self._solver = static(None)
         if hasattr(state_optim, "solve"):
@@ -188,12 +199,24 @@ class Algorithm(BaseModule):
         params = self.states(reached)
         if not params:
             return (jnp.zeros(()), jnp.zeros(())) if with_gradient_norm else jnp.zeros(())
-        energy, grads = gradient(x, y, self.model, params)
+        energy, grads = gradient(x, y, self.model, params, self.inference_energy)
         self.state_optim.step(self.model, grads, allow_none=True)
         if not with_gradient_norm:
             return energy
         largest = [jnp.max(jnp.abs(g)) for g in jax.tree_util.tree_leaves(grads)]
         return energy, jnp.max(jnp.stack(largest))
+
+    def inference_energy(self, x: Any, y: Any, *, model: Any) -> jax.Array:
+        """What inference descends: the batch's total energy, as a function of the states."""
+        return total_energy(x, y, model=model)
+
+    def watch(self, x: Any, y: Any, energies: bool, states: bool) -> tuple[Any, Any]:
+        """What `Record` keeps of the present states: the energy of each vode, and the states."""
+        model = self.model
+        return (
+            vode_energies(x, y, model=model) if energies else None,
+            tuple(vode.h.get() for vode in vodes_of(model)) if states else None,
+        )
 
     def states(self, reached: frozenset[int]) -> list[VodeParam]:
         """The states of the given vodes that inference may move."""
@@ -228,7 +251,7 @@ class Algorithm(BaseModule):
         plan = self.plan(x, target, exact)
         record = self.infer_states(x, target, plan, **({"energies": True} if self.record else {}))
         energy = self.learn(x, target, plan)
-        out = {"energy": energy, **self._metrics(prediction, y)}
+        out = {"energy": energy, **(record.info or {}), **self._metrics(prediction, y)}
         if self.record:
             out["energies"] = record.energies
         if self.stop is not None or self._solver.get() is not None:
@@ -237,16 +260,29 @@ class Algorithm(BaseModule):
         return out
 
     def _evaluate(self, x: Any, y: Any) -> dict[str, Any]:
-        prediction = forward_prediction(x, y, self.model)
+        if self.T_predict:
+            prediction = self._inferred_prediction(x)
+        else:
+            prediction = forward_prediction(x, y, self.model)
         energies, _ = sample_energies(x, y, model=self.model)
         out = {"energy": jnp.mean(energies), **self._metrics(prediction, y)}
         self._clear(everything=True)
         return out
 
     def _predict(self, x: Any) -> Any:
-        prediction = forward_prediction(x, None, self.model)
+        if self.T_predict:
+            prediction = self._inferred_prediction(x)
+        else:
+            prediction = forward_prediction(x, None, self.model)
         self._clear(everything=True)
         return prediction
+
+    def _inferred_prediction(self, x: Any) -> Any:
+        """The model's prediction in the states that T_predict steps without y lead to."""
+        self.T = self.T_predict
+        _, exact = self.initialise(x, None)
+        self.infer_states(x, None, self.plan(x, None, exact))
+        return forward(x, None, self.model, None)
 
     def _infer(self, x: Any, y: Any, energies: bool, states: bool) -> tuple[Any, Record]:
         prediction, exact = self.initialise(x, y)
@@ -294,7 +330,10 @@ class Algorithm(BaseModule):
         return _EVAL(x, y, algorithm=self)
 
     def predict(self, x: Any) -> Any:
-        """The model's prediction for a batch, by a forward pass; y is never needed."""
+        """The model's prediction for a batch, by a forward pass (and T_predict steps of inference).
+
+        y is never needed, and never known to that inference.
+        """
         return _PREDICT(x, algorithm=self)
 
     def energy(self, x: Any, y: Any = None, T: int | None = None) -> jax.Array:
@@ -362,16 +401,19 @@ def _batch_size(x: Any, y: Any) -> int:
     return int(jax.tree_util.tree_leaves((x, y))[0].shape[0])
 
 
-def _train(x: Any, y: Any, *, algorithm: Algorithm) -> Any:
-    return algorithm._train(x, y)
+def _method(name: str) -> Callable[..., Any]:
+    def run(*args: Any, algorithm: Algorithm) -> Any:
+        with compute_dtype(algorithm.compute_dtype):
+            return getattr(algorithm, name)(*args)
+
+    run.__name__ = run.__qualname__ = name.lstrip("_")
+    return run
 
 
-# one compiled function for all algorithms: what differs between them is part of the structure
-_TRAIN = jit()(_train)
-_TRAIN_DONATE = jit(donate_params=True)(_train)
-_EVAL = jit()(lambda x, y, *, algorithm: algorithm._evaluate(x, y))
-_PREDICT = jit()(lambda x, *, algorithm: algorithm._predict(x))
-_ENERGY = jit()(lambda x, y, *, algorithm: algorithm._energy(x, y))
-_INFER = jit(static_argnums=(2, 3))(
-    lambda x, y, energies, states, *, algorithm: algorithm._infer(x, y, energies, states)
-)
+# compiled functions for all algorithms: what differs between them is part of the structure
+_TRAIN = jit()(_method("_train"))
+_TRAIN_DONATE = jit(donate_params=True)(_method("_train"))
+_EVAL = jit()(_method("_evaluate"))
+_PREDICT = jit()(_method("_predict"))
+_ENERGY = jit()(_method("_energy"))
+_INFER = jit(static_argnums=(2, 3))(_method("_infer"))

@@ -34,6 +34,7 @@ from ._layers import PReLU as PReLU
 from ._layers import RMSNorm as RMSNorm
 from ._param import LayerParam as LayerParam
 from ._param import StateParam as StateParam
+from ._precision import compute_dtype as compute_dtype
 from ._sequential import Sequential as Sequential
 from ._shared import shared as shared
 from ._wrap import Layer as Layer

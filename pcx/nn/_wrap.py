@@ -10,6 +10,7 @@ from jax.tree_util import GetAttrKey, tree_flatten, tree_map, tree_map_with_path
 
 from ..core import RKG, Module, RandomKeyGenerator, get, is_param
 from ._param import LayerParam, StateParam
+from ._precision import active_dtype, cast_floating, floating_dtype
 
 NOT_CALLABLE = """Layer wraps callable modules; {name} is not callable. Pass the class and its \
 arguments apart, as in `pxnn.Layer(eqx.nn.MLP, 2, 2, 8, 1)`, and give the class a `__call__`."""
@@ -76,10 +77,18 @@ class Layer(Module):
             key: for a module that draws random numbers; taken from `px.RKG` if not given.
             **kwargs: for the wrapped module.
         """
-        return self._call(args, key, kwargs)
+        dtype = active_dtype()
+        if dtype is None:
+            return self._call(args, key, kwargs)
+        output = self._call(cast_floating(args, dtype), key, kwargs, dtype)
+        return cast_floating(output, floating_dtype(args))
 
-    def _call(self, args: tuple[Any, ...], key: Any, kwargs: dict[str, Any]) -> Any:
+    def _call(
+        self, args: tuple[Any, ...], key: Any, kwargs: dict[str, Any], dtype: Any = None
+    ) -> Any:
         module = tree_map(get, self.nn, is_leaf=is_param)
+        if dtype is not None:
+            module = cast_floating(module, dtype)
         if key is None and self._key_use != "never":
             wanted = self._key_use == "always" or not self.is_eval
             # the key may be among the positional arguments
