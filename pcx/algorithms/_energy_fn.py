@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from ..core import Mask, ParamCache
 from ..functional import value_and_grad, vmap
+from ..functional._tracked import collect, note_reads
 from ..predictive_coding import STATUS, Vode, VodeParam, energy_modules
 from ..utils import step
 
@@ -85,7 +86,17 @@ def gradient(
     return value, grads["model"]
 
 
-def forward(x: Any, y: Any, model: Any, status: str = STATUS.INIT) -> Any:
+def pure(fn: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
+    """`fn(*args, **kwargs)` as a pure function of `args`, for JAX's own transforms and other libraries.
+
+    What `fn` changes in the kwargs stays inside, and random numbers are the same at each call.
+    """
+    structure, params, values = collect(kwargs)
+    note_reads(params)
+    return lambda *args: structure.run(getattr(fn, "__name__", "fn"), fn, values, args)[0]
+
+
+def forward(x: Any, y: Any, model: Any, status: str | None = STATUS.INIT) -> Any:
     """A pass under a status: by default forward initialisation, `h := u` for every node.
 
     Returns:

@@ -4,6 +4,7 @@ The loop is one place, the contract (`Algorithm`) another, the variants small fi
 one step does (`inference_step`), this module says how often, in which order, and on what.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import optax
 
 from ..core import RKG
 from ..functional import scan, while_loop
-from ._energy_fn import vode_energies, vodes_of
+from ._energy_fn import vodes_of
 from ._wave import Dependencies, is_frozen, trace_wave
 
 # Beyond this many steps the rest is scanned, so that compile time stays flat in T. Loops with convolutions
@@ -93,11 +94,13 @@ class Record(NamedTuple):
             None unless asked for.
         states: for each vode its state before each step and after the last, (T + 1, batch, *event); None
             unless asked for.
+        info: more that an algorithm measured; part of what `train_step` gives.
     """
 
     steps: Any
     energies: jax.Array | None = None
     states: tuple[Any, ...] | None = None
+    info: Mapping[str, jax.Array] | None = None
 
 
 def run(
@@ -115,30 +118,23 @@ def run(
             raise ValueError("inference that stops early (`stop=`) cannot record every step")
         return Record(_run_until(algorithm, x, y, plan))
 
-    def watch(algorithm: Any) -> tuple[Any, Any]:
-        model = algorithm.model
-        return (
-            vode_energies(x, y, model=model) if energies else None,
-            tuple(v.h.get() for v in vodes_of(model)) if states else None,
-        )
-
     seen = []
     for t in range(plan.unrolled):
-        seen.append(watch(algorithm))
+        seen.append(algorithm.watch(x, y, energies, states))
         algorithm.inference_step(x, y, t, plan.reached[t])
     total = len(plan.reached)
     stacked = _stack(seen)
     if total > plan.unrolled:
 
         def body(t: Any, *, algorithm: Any) -> Any:
-            before = watch(algorithm)
+            before = algorithm.watch(x, y, energies, states)
             algorithm.inference_step(x, y, t, plan.reached[-1])
             return (), before
 
         _, rest = scan(body, jnp.arange(plan.unrolled, total))(algorithm=algorithm)
         stacked = rest if stacked is None else _concatenate(stacked, rest)
     if energies or states:
-        last = _stack([watch(algorithm)])
+        last = _stack([algorithm.watch(x, y, energies, states)])
         stacked = last if stacked is None else _concatenate(stacked, last)
         return Record(total, *stacked)
     return Record(total)
@@ -150,9 +146,7 @@ def _run_until(algorithm: Any, x: Any, y: Any, plan: Plan) -> Any:
     everything = frozenset().union(*plan.reached)
 
     def body(t: Any, energy: Any, change: Any, largest: Any, *, algorithm: Any) -> Any:
-        before = {id(v.h): v.h.get() for v in vodes_of(algorithm.model)}
         new, largest = algorithm.inference_step(x, y, t, everything, with_gradient_norm=True)
-        del before
         return t + 1, new, jnp.abs(new - energy) / jnp.maximum(jnp.abs(new), 1e-30), largest
 
     def proceed(t: Any, energy: Any, change: Any, largest: Any, *, algorithm: Any) -> Any:

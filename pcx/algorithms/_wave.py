@@ -30,7 +30,7 @@ from ..predictive_coding import (
 )
 from ..predictive_coding._energy_module import status_reads
 from ..utils import step
-from ._energy_fn import CACHE, _call_and_vode_energies, batched, vodes_of
+from ._energy_fn import CACHE, _call_and_vode_energies, batched, sample_energies, vodes_of
 
 # energies without any gradient where h = u exactly
 _FLAT_AT_PREDICTION = (se_energy, zero_energy)
@@ -97,7 +97,7 @@ def trace_wave(x: Any, y: Any, model: Any, initialised: list[bool] | None) -> De
         initialised: for each vode, whether h equals u exactly; None if nothing is known.
 
     Returns:
-        The dependencies. Where the skipping would not be exact (see `_refusal`), every vode is active
+        The dependencies. Where the skipping would not be exact (see `_plain`), every vode is active
         from the start, so that every state counts as reached at every step.
     """
     vodes = vodes_of(model)
@@ -105,11 +105,13 @@ def trace_wave(x: Any, y: Any, model: Any, initialised: list[bool] | None) -> De
     firsts: list[Any] = []
     changed: list[Any] = []
     reads = status_reads()
+    additive = _additive(model)
 
     def run(values: Any, x: Any, y: Any) -> Any:
         def body(x: Any, y: Any, *, model: Any) -> Any:
             with step(model, clear_params=CACHE):
-                return _call_and_vode_energies(x, y, model=model)
+                energies = list(_call_and_vode_energies(x, y, model=model))
+                return energies if additive else [*energies, sample_energies(x, y, model=model)[0]]
 
         result, updates = structure.run("dependencies", body, values, (x, y), firsts=firsts.append)
         changed.extend(updates)
@@ -125,8 +127,9 @@ def trace_wave(x: Any, y: Any, model: Any, initialised: list[bool] | None) -> De
     position = {id(p): i for i, p in enumerate(params)}
     state_index = {position[id(v.h)]: k for k, v in enumerate(vodes) if not is_frozen(v.h)}
     layer = {i for i, p in enumerate(params) if isinstance(p, LayerParam)}
-    # a vode without an energy gives the constant 0.0, which depends on nothing
-    per_vode = dict(zip(range(len(vodes)), deps, strict=True))
+    # a vode without an energy gives the constant 0.0, which depends on nothing; an energy that is not
+    # the sum of the vodes' (the last one here) counts for each of them
+    per_vode = {k: deps[k] if additive else deps[-1] for k in range(len(vodes))}
     states = tuple(
         frozenset(state_index[d] for d in per_vode[k] if d in state_index) for k in per_vode
     )
@@ -136,7 +139,8 @@ def trace_wave(x: Any, y: Any, model: Any, initialised: list[bool] | None) -> De
         initialised is not None
         and firsts[-1][0] is None
         and status_reads() == reads
-        and _plain(model, vodes)
+        and additive
+        and _plain(vodes)
         and not _writes_state(params, changed)
     )
     flat = [
@@ -154,19 +158,23 @@ def is_frozen(param: Any) -> bool:
     return bool(param.__dict__.get("frozen", False))
 
 
-def _plain(model: Any, vodes: list[Vode]) -> bool:
-    """Whether predictions outside initialisation are computed as they were during it."""
-    own_energy = any(
-        type(m).energy is not (Vode.energy if isinstance(m, Vode) else EnergyModule.energy)
+def _additive(model: Any) -> bool:
+    """Whether the energy is the sum of the vodes' energy functions."""
+    return all(
+        type(m).energy is (Vode.energy if isinstance(m, Vode) else EnergyModule.energy)
         for m in energy_modules(model)
     )
+
+
+def _plain(vodes: list[Vode]) -> bool:
+    """Whether predictions outside initialisation are computed as they were during it."""
     own_rules = any(
         vode.ruleset.on_set(None, key) or vode.ruleset._matching(None, key, False)
         for vode in vodes
         for key in ("u", "h")
     )
     transformed = any(rule.tforms for v in vodes for rule in v.ruleset.on_set(STATUS.INIT, "u"))
-    return not (own_energy or own_rules or transformed)
+    return not (own_rules or transformed)
 
 
 def _writes_state(params: list[Any], changed: list[Any]) -> bool:
