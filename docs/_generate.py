@@ -1,0 +1,406 @@
+"""Tables of the docs, made from records: docs/results.md and the marked parts of README.md.
+
+    python docs/_generate.py            # rewrite them
+    python docs/_generate.py --check    # exit status 1 if a file is not what the records say
+
+No number in these tables is written by hand. What has not been measured says so, and a later run
+fills it in: write a record, run this script, commit both.
+
+The record of a training run, one JSON object (a file may also hold a list of them), anywhere below
+`examples/results/`:
+
+    {
+      "experiment": "MLP",            network, as in the paper's Table 1: MLP, VGG-5, VGG-7, VGG-9,
+                                      ResNet-18; any other name gets a table of its own
+      "dataset": "MNIST",             MNIST, FashionMNIST, CIFAR-10, CIFAR-100, digits, ...
+      "algorithm": "PC-SE",           PC-CE, PC-SE, PN, NN, CN, iPC, BP-CE, BP-SE, ePC-SE, ...
+      "seed": 0,
+      "best": 98.31,                  best test value over the epochs (accuracy in percent)
+      "last": 98.22,                  test value after the last epoch
+      "epochs": 25,
+      "hardware": "2-core x86 CPU",   what it ran on, in words
+      "versions": {"pcx": "0.1.0", "jax": "0.10.2"},
+      "date": "2026-01-31",           ISO, the time after the day may follow
+      "command": "python examples/classify.py --dataset mnist --seed 0"
+    }
+
+and, optionally,
+
+      "metric": "accuracy",           default; or top5, mse, fid, ... (any other name)
+      "best_epoch": 19,
+      "curve": [93.1, 95.0],          the test value after each epoch
+      "seconds": 71.2,                wall time of training
+      "note": "10 000 training samples"   what differs from the paper's protocol, shown in the table
+      "settings": {"T": 8}            hyper-parameters, not shown
+
+Runs that differ only in their seed are one row, mean ± standard deviation; of two runs of one seed
+the newer counts. `write_record(record, folder)` checks and writes one.
+"""
+
+import argparse
+import datetime
+import json
+import statistics
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RECORDS = ROOT / "examples" / "results"
+SPEED_RECORDS = ROOT / "benchmarks" / "results"
+
+REQUIRED: dict[str, type | tuple[type, ...]] = {
+    "experiment": str,
+    "dataset": str,
+    "algorithm": str,
+    "seed": int,
+    "best": (int, float),
+    "last": (int, float),
+    "epochs": int,
+    "hardware": str,
+    "versions": dict,
+    "date": str,
+    "command": str,
+}
+OPTIONAL: dict[str, type | tuple[type, ...]] = {
+    "metric": str,
+    "best_epoch": int,
+    "curve": list,
+    "seconds": (int, float),
+    "note": str,
+    "settings": dict,
+}
+
+# Pinchetti et al., "Benchmarking predictive coding networks - made simple", Table 1: test accuracy
+# in percent, the best over the epochs, mean and standard deviation of 5 seeds.
+PAPER_ALGORITHMS = ("PC-CE", "PC-SE", "PN", "NN", "CN", "iPC", "BP-CE", "BP-SE")
+_TABLE_1 = """
+MLP       | MNIST         | accuracy | 98.11 0.03 | 98.26 0.04 | 98.36 0.06 | 98.26 0.07 | 98.23 0.09 | 98.45 0.09 | 98.07 0.06 | 98.29 0.08
+MLP       | FashionMNIST  | accuracy | 89.16 0.08 | 89.58 0.13 | 89.57 0.08 | 89.46 0.08 | 89.56 0.05 | 89.90 0.06 | 89.04 0.08 | 89.48 0.07
+VGG-5     | CIFAR-10      | accuracy | 88.06 0.13 | 87.98 0.11 | 88.42 0.66 | 88.83 0.04 | 89.47 0.13 | 85.51 0.12 | 88.11 0.13 | 89.43 0.12
+VGG-5     | CIFAR-100     | accuracy | 60.00 0.19 | 54.08 1.66 | 64.70 0.25 | 65.46 0.05 | 67.19 0.24 | 56.07 0.16 | 60.82 0.10 | 66.28 0.23
+VGG-5     | CIFAR-100     | top5     | 84.97 0.19 | 78.70 1.00 | 84.74 0.38 | 85.15 0.16 | 86.60 0.18 | 78.91 0.23 | 85.84 0.14 | 85.85 0.27
+VGG-5     | Tiny ImageNet | accuracy | 41.29 0.20 | 30.28 0.20 | 34.61 0.20 | 46.40 0.10 | 46.38 0.11 | 29.94 0.47 | 43.72 0.10 | 44.90 0.20
+VGG-7     | CIFAR-10      | accuracy | 84.62 0.10 | 81.91 0.30 | 85.97 0.30 | 87.26 0.10 | 88.40 0.12 | 80.15 0.18 | 88.60 0.10 | 89.91 0.10
+VGG-7     | CIFAR-100     | accuracy | 56.80 0.14 | 37.52 2.60 | 56.56 0.13 | 59.97 0.41 | 64.76 0.17 | 43.99 0.30 | 59.96 0.10 | 65.36 0.15
+VGG-7     | Tiny ImageNet | accuracy | 41.15 0.14 | 21.28 0.46 | 25.53 0.77 | 39.49 2.69 | 35.59 7.69 | 19.76 0.15 | 45.32 0.11 | 46.08 0.15
+VGG-9     | CIFAR-10      | accuracy | 78.12 0.14 | 75.33 0.25 | 76.90 0.18 | 85.90 0.14 | 87.19 0.41 | 79.02 0.21 | 89.18 0.08 | 90.02 0.18
+VGG-9     | CIFAR-100     | accuracy | 58.25 0.13 | 39.57 0.18 | 43.21 0.21 | 60.74 0.75 | 58.92 1.61 | 44.76 0.40 | 60.63 0.28 | 65.51 0.23
+VGG-9     | Tiny ImageNet | accuracy | 39.64 0.17 | 21.78 0.15 | 23.62 0.23 | 41.59 0.27 | 31.50 0.70 | 26.34 0.03 | 45.66 0.09 | 45.51 0.15
+ResNet-18 | CIFAR-10      | accuracy | 43.19 0.61 | 53.74 0.43 | 62.45 0.52 | 62.33 0.93 | 55.29 1.65 | 70.44 0.81 | 92.83 0.18 | 93.21 0.07
+ResNet-18 | CIFAR-100     | accuracy | 16.01 0.42 | 22.83 0.38 | 25.86 0.86 | 26.91 0.55 | 15.45 1.70 | 29.45 1.36 | 72.32 0.26 | 71.89 0.16
+ResNet-18 | Tiny ImageNet | accuracy | 9.52 0.32  | 14.19 0.25 | 15.79 1.10 | 15.95 0.27 | 4.40 0.49  | 6.19 1.09  | 58.00 0.23 | 55.30 0.16
+"""  # noqa: E501
+
+Case = tuple[str, str, str]  # experiment, dataset, metric
+
+
+def paper_table() -> dict[Case, dict[str, tuple[float, float]]]:
+    """The paper's Table 1: `{(experiment, dataset, metric): {algorithm: (mean, s.d.)}}`."""
+    table = {}
+    for line in _TABLE_1.strip().splitlines():
+        experiment, dataset, metric, *cells = (part.strip() for part in line.split("|"))
+        values = [tuple(map(float, cell.split())) for cell in cells]
+        table[experiment, dataset, metric] = dict(zip(PAPER_ALGORITHMS, values, strict=True))
+    return table
+
+
+NOT_YET = "not measured yet"
+
+
+def check_record(record: Any) -> dict[str, Any]:
+    """The record, if it has the format above.
+
+    Raises:
+        ValueError: it has not; the message says every problem.
+    """
+    if not isinstance(record, dict):
+        raise ValueError(f"a record is a JSON object, got {type(record).__name__}")
+    known = {**REQUIRED, **OPTIONAL}
+    problems = [f"{name!r} is missing" for name in REQUIRED if name not in record]
+    for name, value in record.items():
+        kind = known.get(name)
+        if kind is None:
+            problems.append(f"{name!r} is not a field; known: {', '.join(known)}")
+        elif not isinstance(value, kind) or isinstance(value, bool):
+            problems.append(f"{name!r} is {value!r}, of type {type(value).__name__}")
+    try:
+        datetime.datetime.fromisoformat(str(record.get("date")))
+    except ValueError:
+        problems.append(f"'date' is {record.get('date')!r}, not an ISO date such as 2026-01-31")
+    if problems:
+        raise ValueError(f"not a valid record: {'; '.join(problems)}. See docs/record_format.md")
+    return record
+
+
+def write_record(record: dict[str, Any], folder: Path | str = RECORDS) -> Path:
+    """Check a record and write it to `folder` under a name made from what it is a record of."""
+    check_record(record)
+    parts = [record[k] for k in ("experiment", "dataset", "algorithm")]
+    parts += [record.get("metric", "accuracy")] * ("metric" in record)
+    parts += [f"e{record['epochs']}", f"s{record['seed']}", record["date"][:10]]
+    name = "-".join("".join(c for c in str(p).lower() if c.isalnum()) for p in parts)
+    path = Path(folder) / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    return path
+
+
+def read_records(folder: Path = RECORDS) -> list[dict[str, Any]]:
+    """All records below `folder`, oldest first.
+
+    Raises:
+        ValueError: a file that is no record, with its name.
+    """
+    records = []
+    for path in sorted(folder.rglob("*.json")):
+        content = json.loads(path.read_text())
+        for record in content if isinstance(content, list) else [content]:
+            try:
+                records.append(check_record(record))
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from None
+    return sorted(records, key=lambda record: record["date"])
+
+
+class Row:
+    """Runs that differ in their seed only."""
+
+    def __init__(self, records: Iterable[dict[str, Any]]):
+        by_seed = {record["seed"]: record for record in records}  # the newest of each seed
+        self.records = [by_seed[seed] for seed in sorted(by_seed)]
+        first = self.records[0]
+        self.algorithm, self.epochs = first["algorithm"], first["epochs"]
+        self.note = first.get("note", "")
+
+    def value(self, which: str) -> str:
+        """Mean and, for several seeds, standard deviation of "best" or "last"."""
+        return show([record[which] for record in self.records])
+
+    @property
+    def seeds(self) -> str:
+        return ", ".join(str(record["seed"]) for record in self.records)
+
+    @property
+    def hardware(self) -> str:
+        return "; ".join(dict.fromkeys(record["hardware"] for record in self.records))
+
+    @property
+    def dates(self) -> str:
+        days = sorted({record["date"][:10] for record in self.records})
+        return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+
+    @property
+    def versions(self) -> str:
+        newest = self.records[-1]["versions"]
+        return ", ".join(f"{name} {version}" for name, version in newest.items())
+
+
+def show(values: list[float]) -> str:
+    """`98.26 ± 0.04`, with as many digits as the size of the numbers asks for."""
+    mean = statistics.fmean(values)
+    digits = 2 if abs(mean) >= 1 else 5
+    text = f"{mean:.{digits}f}"
+    return text if len(values) == 1 else f"{text} ± {statistics.stdev(values):.{digits}f}"
+
+
+def rows_by_case(records: list[dict[str, Any]]) -> dict[Case, list[Row]]:
+    """Rows of each case, in the order of the algorithms in the paper, others after them."""
+    groups: dict[tuple[Case, tuple[Any, ...]], list[dict[str, Any]]] = {}
+    for record in records:
+        case = (record["experiment"], record["dataset"], record.get("metric", "accuracy"))
+        run = (record["algorithm"], record["epochs"], record.get("note", ""))
+        groups.setdefault((case, run), []).append(record)
+    out: dict[Case, list[Row]] = {}
+    for (case, _), members in groups.items():
+        out.setdefault(case, []).append(Row(members))
+    for rows in out.values():
+        rows.sort(key=lambda r: (algorithm_order(r.algorithm), r.note != "", r.note, -r.epochs))
+    return out
+
+
+def algorithm_order(name: str) -> tuple[int, str]:
+    known = name in PAPER_ALGORITHMS
+    return (PAPER_ALGORITHMS.index(name), "") if known else (len(PAPER_ALGORITHMS), name)
+
+
+def table(header: list[str], rows: Iterable[Iterable[Any]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+RESULTS = """# Results
+
+<!-- Generated by `python docs/_generate.py` from the records in examples/results/. Do not edit. -->
+
+Test results of the training runs whose records are in the repository, beside those of Table 1 of
+Pinchetti et al., *Benchmarking predictive coding networks – made simple*.
+
+**Best and last.** The paper's figure is the *best* test accuracy over the epochs, which chooses an
+epoch by looking at the test set. To compare like with like, *best epoch* is computed in the same
+way here; *last epoch* is the accuracy after the last epoch, which nobody chose. See the
+[questions](faq.md#which-accuracy-is-reported-the-best-epochs-or-the-last-ones). Where a value has
+±, it is the standard deviation over the seeds listed.
+
+[The format of a record](record_format.md) says how to add a run: write the record, run
+`python docs/_generate.py`, commit both. Speed is on [its own page](benchmarks.md).
+"""
+
+
+def results_page(records: list[dict[str, Any]]) -> str:
+    """The whole of docs/results.md."""
+    paper, measured = paper_table(), rows_by_case(records)
+    parts = [RESULTS.rstrip(), "## At a glance", overview(paper, measured)]
+    cases = [case for case in paper if case in measured]
+    for case in cases + sorted(set(measured) - set(paper)):
+        parts += [f"## {title(case)}", case_table(measured[case], paper.get(case))]
+        parts += [f'??? note "How {title(case)} was run"\n\n' + provenance(measured[case])]
+    return "\n\n".join(parts) + "\n"
+
+
+def title(case: Case) -> str:
+    experiment, dataset, metric = case
+    return f"{experiment}, {dataset}" + ("" if metric == "accuracy" else f" ({metric})")
+
+
+def overview(paper: dict[Case, Any], measured: dict[Case, list[Row]]) -> str:
+    """Paper's Table 1, with the value measured here below each number."""
+    rows = []
+    for case, values in paper.items():
+        own: dict[str, Row] = {}
+        for row in measured.get(case, []):
+            own.setdefault(row.algorithm, row)
+        source = "paper" if own else f"paper; here {NOT_YET}"
+        rows.append([title(case), source, *(f"{values[a][0]:.2f}" for a in PAPER_ALGORITHMS)])
+        if own:
+            cells = [f"**{own[a].value('best')}**" if a in own else "" for a in PAPER_ALGORITHMS]
+            rows.append([title(case), "here, best epoch", *cells])
+    return "Test accuracy in percent. An empty cell has not been measured yet.\n\n" + table(
+        ["", "", *PAPER_ALGORITHMS], rows
+    )
+
+
+def case_table(rows: list[Row], paper: dict[str, tuple[float, float]] | None) -> str:
+    """One table per network and data set."""
+    lines = []
+    seen = set()
+    for row in rows:
+        seen.add(row.algorithm)
+        reference = paper.get(row.algorithm) if paper else None
+        lines.append(
+            [
+                row.algorithm + (f" ({row.note})" if row.note else ""),
+                f"{reference[0]:.2f} ± {reference[1]:.2f}" if reference else "–",
+                row.value("best"),
+                row.value("last"),
+                row.epochs,
+                row.seeds,
+            ]
+        )
+    for algorithm, (mean, deviation) in (paper or {}).items():
+        if algorithm not in seen:
+            lines.append([algorithm, f"{mean:.2f} ± {deviation:.2f}", NOT_YET, NOT_YET, "", ""])
+    lines.sort(key=lambda line: algorithm_order(line[0].split(" (")[0]))
+    header = ["algorithm", "paper (best)", "best epoch", "last epoch", "epochs", "seeds"]
+    return table(header, lines)
+
+
+def provenance(rows: list[Row]) -> str:
+    lines = []
+    for row in rows:
+        command = row.records[0]["command"]
+        note = f" ({row.note})" if row.note else ""
+        how = f"{row.hardware}; {row.dates}; {row.versions}; `{command}`"
+        lines.append(f"    * {row.algorithm}{note}: {how}")
+    return "\n".join(lines)
+
+
+def readme_accuracy(records: list[dict[str, Any]]) -> str:
+    """The short table of README.md: the paper's rows, as far as they fit on a page."""
+    paper, measured = paper_table(), rows_by_case(records)
+    wanted = [
+        ("MLP", "MNIST", "accuracy"),
+        ("MLP", "FashionMNIST", "accuracy"),
+        ("VGG-5", "CIFAR-10", "accuracy"),
+        ("ResNet-18", "CIFAR-10", "accuracy"),
+    ]
+    lines = []
+    for case in wanted:
+        full = [row for row in measured.get(case, []) if not row.note]
+        for row in full:
+            reference = paper[case].get(row.algorithm)
+            shown = f"{reference[0]:.2f} ± {reference[1]:.2f}" if reference else "–"
+            values = [row.value("best"), row.value("last")]
+            lines.append([title(case), row.algorithm, shown, *values, row.seeds])
+        if not full:
+            lines.append([title(case), "", "", NOT_YET, NOT_YET, ""])
+    header = ["network, data", "algorithm", "paper (best)", "best epoch", "last epoch", "seeds"]
+    used = [row for case in wanted for row in measured.get(case, []) if not row.note]
+    where = "; ".join(dict.fromkeys(row.hardware for row in used))
+    days = sorted({record["date"][:10] for row in used for record in row.records})
+    source = f"\n\nMeasured on: {where}; {days[0]} to {days[-1]}." if used else ""
+    return table(header, lines) + source
+
+
+def readme_speed(records: list[dict[str, Any]]) -> str:
+    """Time per training step over that of the hand-written program, from the benchmark records."""
+    newest: dict[tuple[str, str], dict[str, Any]] = {}
+    for record in sorted(records, key=lambda r: r["machine"]["date"]):
+        for name, case in record.get("cases", {}).items():
+            newest[record["machine"]["device"], name] = {**case, "machine": record["machine"]}
+    if not newest:
+        return f"Time per training step: {NOT_YET}."
+    programs = list(dict.fromkeys(p for case in newest.values() for p in case["programs"]))
+    lines = []
+    for program in programs:
+        cells = []
+        for case in newest.values():
+            entry = case["programs"].get(program, {})
+            ratio = entry.get("ratio", {}).get("median")
+            cells.append("" if ratio is None else f"{ratio:.2f}")
+        if any(cells):
+            lines.append([f"`{program}`", *cells])
+    columns = [f"{name} ({device.split(':')[0]})" for device, name in newest]
+    header = ["time per step / hand-written JAX", *columns]
+    machines = {case["machine"]["device"]: case["machine"] for case in newest.values()}
+    where = "; ".join(f"{m['cpu']}, {m['date'][:10]}" for m in machines.values())
+    return table(header, lines) + f"\n\nMeasured on: {where}. Medians of interleaved rounds."
+
+
+def read_speed_records(folder: Path = SPEED_RECORDS) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+
+
+def replace_block(text: str, name: str, content: str) -> str:
+    """Put `content` between `<!-- name:start ... -->` and `<!-- name:end -->`."""
+    start, end = text.index(f"<!-- {name}:start"), text.index(f"<!-- {name}:end")
+    head = text[: text.index("-->", start) + 3]
+    return f"{head}\n\n{content}\n\n{text[end:]}"
+
+
+def generate() -> dict[Path, str]:
+    """What each generated file should contain."""
+    records = read_records()
+    readme = (ROOT / "README.md").read_text()
+    readme = replace_block(readme, "accuracy", readme_accuracy(records))
+    readme = replace_block(readme, "speed", readme_speed(read_speed_records()))
+    return {ROOT / "docs" / "results.md": results_page(records), ROOT / "README.md": readme}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if out of date")
+    check = parser.parse_args().check
+    made = generate()
+    stale = [path for path in made if not path.exists() or path.read_text() != made[path]]
+    for path in stale:
+        print(f"{'out of date' if check else 'written'}: {path.relative_to(ROOT)}")
+        if not check:
+            path.write_text(made[path])
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
