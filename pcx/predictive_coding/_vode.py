@@ -27,13 +27,15 @@ class VodeParam(Param):
         __slots__ = ()
 
 
-class _Notes:
+class Notes:
     """What is learned about a vode while it is used; takes no part in comparison or compilation.
 
     The copies of a vode that transforms make share it, so what is seen inside one is known outside.
     """
 
     event_shape: tuple[int, ...] | None = None
+    # statuses about which `pxu.step` has warned
+    warned: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class _Config:
     energy_fn: EnergyFn | None
     ruleset: Ruleset
     shape: tuple[int, ...] | None
-    notes: _Notes = field(default_factory=_Notes, compare=False, repr=False)
+    notes: Notes = field(default_factory=Notes, compare=False, repr=False)
 
 
 WRONG_SHAPE = """`{where}` was declared as Vode({shape}), but {key} is set to {got}. Expected \
@@ -146,6 +148,11 @@ class Vode(EnergyModule):
         config = self._config.get()
         return config.notes.event_shape if config.shape is None else config.shape
 
+    @property
+    def notes(self) -> Notes:
+        """What was learned while this vode was used."""
+        return self._config.get().notes
+
     def __call__(
         self,
         u: Any = None,
@@ -165,7 +172,7 @@ class Vode(EnergyModule):
             self.set("u", u, rkg)
         for key, value in more.items():
             self.set(key, value, rkg)
-        notes = self._config.get().notes
+        notes = self.notes
         if notes.event_shape is None:
             state = self._load("h", self._load("u", None))
             notes.event_shape = None if state is None else jnp.shape(state)

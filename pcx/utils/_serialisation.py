@@ -1,14 +1,16 @@
-"""`save_params` and `load_params`: `.npz` files without pickle, written all at once or not at all."""
+"""`save_params` and `load_params`: `.npz` files without pickle, written at once or not at all."""
 
 import json
 import os
-import tempfile
+import uuid
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import keystr, tree_flatten_with_path, tree_unflatten
 
 from ..core import Mask, named_params
 from ..nn import LayerParam
@@ -16,17 +18,27 @@ from ..nn import LayerParam
 _MANIFEST = "__pcx__"
 _FORMAT = 1
 
+NOTHING = """{what}: the filter {mask!r} selects no param with a value in this {cls}. Select what \
+the model has, as in `filter=pxnn.LayerParam | pxnn.StateParam`."""
+
+NOT_OURS = """load_params: {path} was not written by pxu.save_params{why}."""
+
+MISFIT = """load_params: {path} does not fit this {cls}; nothing was loaded.
+  {problems}
+Build the model with the arguments it was saved with, and use the same filter."""
+
 
 def save_params(model: Any, path: str | os.PathLike[str], filter: Any = LayerParam) -> None:
     """Save the params that the filter selects.
 
-    A shared param is saved once, under its first path. The file appears under its name only when it is
-    complete.
+    A shared param is saved once, under its first path. The file appears under its name only when it
+    is complete.
 
     Args:
         model: any tree of params.
         path: file name; `.npz` is added if missing.
-        filter: a param type, union, callable or mask.
+        filter: a param type, union, callable or mask. `pxnn.LayerParam | pxnn.StateParam` saves the
+            running statistics of batch normalisation too.
 
     Raises:
         ValueError: the filter selects nothing.
@@ -40,26 +52,22 @@ def save_params(model: Any, path: str | os.PathLike[str], filter: Any = LayerPar
         >>> bool((a.nn.weight == b.nn.weight).all())
         True
     """
-    entries = _entries(model, filter)
-    if not entries:
-        raise ValueError(f"save_params: {Mask(filter)!r} selects no param of this {type(model).__name__}")
-    arrays = {name: np.asarray(value) for name, value in entries.items()}
+    arrays = _arrays(model, filter, "save_params")
     manifest = {
         "format": _FORMAT,
-        "entries": {n: [str(a.dtype), list(a.shape)] for n, a in arrays.items()},
+        "entries": {name: [str(a.dtype), list(a.shape)] for name, a in arrays.items()},
     }
-    # NumPy cannot name bfloat16 and its like: such arrays are stored as raw bytes
-    stored = {n: a if a.dtype.kind in "biufc" else a.reshape(-1).view(np.uint8) for n, a in arrays.items()}
+    entries = {_MANIFEST: np.asarray(json.dumps(manifest))}
+    entries.update({name: a if _native(a) else _as_bytes(a) for name, a in arrays.items()})
     target = _with_suffix(path)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    # beside the target, since a rename is atomic only within a file system
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **{_MANIFEST: np.asarray(json.dumps(manifest))}, **stored)  # type: ignore[arg-type]
-        os.chmod(temporary, 0o644)
+        with open(temporary, "xb") as file:
+            np.savez(file, **entries)  # type: ignore[arg-type]
         os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_params(model: Any, path: str | os.PathLike[str], filter: Any = LayerParam) -> None:
@@ -72,57 +80,99 @@ def load_params(model: Any, path: str | os.PathLike[str], filter: Any = LayerPar
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: entries are missing, left over, or of another shape or dtype; nothing is changed.
+        ValueError: entries are missing, left over, or of another shape or dtype; the message names
+            them, and nothing is changed.
     """
     source = _with_suffix(path)
-    with np.load(source, allow_pickle=False) as file:
-        if _MANIFEST not in file:
-            raise ValueError(f"load_params: {source} was not written by pxu.save_params")
-        manifest = json.loads(str(file[_MANIFEST]))["entries"]
-        stored = {name: file[name] for name in manifest}
-    mask = Mask(filter)
-    expected = _entries(model, filter)
-    problems = [f"`{n}` is in the model but not in the file" for n in expected if n not in manifest]
-    problems += [f"`{n}` is in the file but not in the model" for n in manifest if n not in expected]
-    for name, value in expected.items():
-        if name in manifest:
-            dtype, shape = manifest[name]
-            have = (str(jnp.result_type(value)), list(jnp.shape(value)))
-            if have != (dtype, shape):
-                problems.append(
-                    f"`{name}` is {dtype}{tuple(shape)} in the file and {have[0]}{tuple(have[1])} in the model"
-                )
+    stored = _read(source)
+    expected = _arrays(model, filter, "load_params")
+    problems = _problems(expected, stored)
     if problems:
-        shown = "\n  ".join(problems[:12] + ([f"and {len(problems) - 12} more"] if len(problems) > 12 else []))
+        shown = problems[:12]
+        if len(problems) > len(shown):
+            shown.append(f"and {len(problems) - len(shown)} more")
         raise ValueError(
-            f"load_params: {source} does not fit this {type(model).__name__}; nothing was loaded.\n  {shown}\n"
-            "Build the model with the arguments it was saved with, and use the same filter"
+            MISFIT.format(path=source, cls=type(model).__name__, problems="\n  ".join(shown))
         )
-    arrays = {
-        name: jnp.asarray(stored[name].view(jnp.dtype(dtype)).reshape(shape) if stored[name].dtype == np.uint8 and dtype != "uint8" else stored[name])
-        for name, (dtype, shape) in manifest.items()
-    }
-    for param_path, param in named_params(model):
+    mask = Mask(filter)
+    for path_, param in named_params(model):
         if mask.select(param):
-            leaves, treedef = jax.tree_util.tree_flatten_with_path(param._value)
-            new = [arrays[_name(param_path, inner)] if _is_data(leaf) else leaf for inner, leaf in leaves]
-            param.set(jax.tree_util.tree_unflatten(treedef, new))
+            leaves, treedef = tree_flatten_with_path(param._value)
+            new = [
+                _like(leaf, stored[_name(path_, inner)]) if _is_data(leaf) else leaf
+                for inner, leaf in leaves
+            ]
+            param.set(tree_unflatten(treedef, new))
 
 
-def _entries(model: Any, filter: Any) -> dict[str, Any]:
+def _arrays(model: Any, filter: Any, what: str) -> dict[str, np.ndarray]:
     """Every array in the selected params, by path, shared params once."""
     mask = Mask(filter)
-    out = {}
-    for path, param in named_params(model):
-        if mask.select(param):
-            for inner, leaf in jax.tree_util.tree_flatten_with_path(param._value)[0]:
-                if _is_data(leaf):
-                    out[_name(path, inner)] = leaf
-    return out
+    arrays = {
+        _name(path, inner): np.asarray(leaf)
+        for path, param in named_params(model)
+        if mask.select(param)
+        for inner, leaf in tree_flatten_with_path(param._value)[0]
+        if _is_data(leaf)
+    }
+    if not arrays:
+        raise ValueError(NOTHING.format(what=what, mask=mask, cls=type(model).__name__))
+    return arrays
+
+
+def _read(source: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(source, allow_pickle=False) as file:
+            if _MANIFEST not in file:
+                raise ValueError(NOT_OURS.format(path=source, why=": it has no list of params"))
+            manifest = json.loads(str(file[_MANIFEST]))
+            if manifest["format"] != _FORMAT:
+                why = f", or by another version (format {manifest['format']})"
+                raise ValueError(NOT_OURS.format(path=source, why=why))
+            return {
+                name: _from_stored(file[name], jnp.dtype(dtype), shape)
+                for name, (dtype, shape) in manifest["entries"].items()
+            }
+    except (zipfile.BadZipFile, EOFError, AttributeError) as error:
+        # a plain array file loads as an array, without the methods of an archive
+        raise ValueError(NOT_OURS.format(path=source, why=f" ({error})")) from error
+
+
+def _problems(expected: dict[str, np.ndarray], stored: dict[str, np.ndarray]) -> list[str]:
+    problems = [f"`{n}` is in the model but not in the file" for n in expected if n not in stored]
+    problems += [f"`{n}` is in the file but not in the model" for n in stored if n not in expected]
+    for name in expected.keys() & stored.keys():
+        theirs, ours = (
+            f"{jax.dtypes.canonicalize_dtype(a.dtype)}{list(a.shape)}"
+            for a in (stored[name], expected[name])
+        )
+        if theirs != ours:
+            problems.append(f"`{name}` is {theirs} in the file and {ours} in the model")
+    return problems
+
+
+def _native(array: np.ndarray) -> bool:
+    # NumPy cannot name bfloat16 and its like in a file
+    return array.dtype.kind in "biufc"
+
+
+def _as_bytes(array: np.ndarray) -> np.ndarray:
+    return np.frombuffer(array.tobytes(), np.uint8)
+
+
+def _from_stored(array: np.ndarray, dtype: np.dtype, shape: list[int]) -> np.ndarray:
+    return array if array.dtype == dtype else array.view(dtype).reshape(shape)
+
+
+def _like(old: Any, new: np.ndarray) -> Any:
+    """The loaded array as what the model had: a JAX array, a NumPy array or a number."""
+    if isinstance(old, jax.Array):
+        return jnp.asarray(new)
+    return new if isinstance(old, np.ndarray) else type(old)(new.item())
 
 
 def _name(path: str, inner: Any) -> str:
-    return path + jax.tree_util.keystr(inner) if inner else path or "value"
+    return path + keystr(inner) if inner else path or "value"
 
 
 def _is_data(leaf: Any) -> bool:

@@ -1,0 +1,127 @@
+"""`OptimTree`: independent optimisers for the parts of a model."""
+
+from collections.abc import Callable
+from typing import Any
+
+from jax.tree_util import tree_flatten_with_path
+
+from ..core import BaseModule, is_param, named_params, path_str, static
+from ._optim import NOTHING
+from ._update import (
+    OptimParam,
+    OptimState,
+    Update,
+    apply,
+    fresh_state,
+    params_by_path,
+    transformation_of,
+    with_value,
+)
+
+NOT_INITIALISED = """OptimTree.step: not initialised; give it params, as in \
+`OptimTree(optax.sgd(1e-2), leaf_fn, pxu.M(pxnn.LayerParam)(model))`."""
+
+
+class OptimTree(BaseModule):
+    """One independent optimiser for each node that `leaf_fn` selects.
+
+    A group whose params all lack gradients is skipped, and its state does not advance: so layers
+    can learn at different times, as in zero-divergence inference learning.
+
+    Args:
+        optax: an optax transformation, or a function without arguments that makes one.
+        leaf_fn: `f(node) -> bool`: where a group begins (a layer, a param). Params outside any
+            selected node get an optimiser each.
+        params: a masked model, as for `Optim`; or call `init` later.
+
+    Raises:
+        TypeError: `optax` is no optimiser.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, pcx as px, pcx.nn as pxnn, pcx.utils as pxu
+        >>> model = pxnn.Sequential(pxnn.Linear(2, 2), pxnn.Linear(2, 2))
+        >>> optim = pxu.OptimTree(
+        ...     optax.adam(0.1), lambda node: isinstance(node, pxnn.Linear), pxu.M(px.Param)(model)
+        ... )
+        >>> optim
+        OptimTree(2 groups)
+    """
+
+    def __init__(self, optax: Any, leaf_fn: Callable[[Any], bool], params: Any = None):
+        self._optax = transformation_of(type(self).__name__, optax)
+        self._leaf_fn = static(leaf_fn)
+        self.state = OptimParam()
+        if params is not None:
+            self.init(params)
+
+    def init(self, params: Any) -> "OptimTree":
+        """Start with fresh state for every group in `params`.
+
+        Raises:
+            ValueError: there is no param with a value.
+        """
+        leaf_fn = self._leaf_fn.get()
+        groups = tree_flatten_with_path(params, is_leaf=lambda x: is_param(x) or leaf_fn(x))[0]
+        states: dict[str, OptimState] = {}
+        seen: set[int] = set()
+        for path, node in groups:
+            name = path_str(path)
+            members = [
+                (_join(name, inner), p) for inner, p in named_params(node) if id(p) not in seen
+            ]
+            seen.update(id(p) for _, p in members)
+            state = fresh_state(self._optax.get(), with_value(members))
+            if state is not None:
+                states[name] = state
+        if not states:
+            raise ValueError(NOTHING.format(cls=type(self).__name__))
+        self.state.set(states)
+        return self
+
+    def clear(self) -> None:
+        """Forget all state."""
+        self.state.set(None)
+
+    def step(
+        self,
+        model: Any,
+        grads: Any,
+        scale_by: Any = None,
+        apply_updates: bool = True,
+        allow_none: bool = False,
+        *,
+        mul: Any = None,
+        **extra_args: Any,
+    ) -> dict[str, Any]:
+        """As `Optim.step`, for every group that has gradients.
+
+        Raises:
+            ValueError: not initialised; or a group has gradients for some of its params only
+                (unless `allow_none`).
+        """
+        states = self.state.get()
+        if not states:
+            raise ValueError(NOT_INITIALISED)
+        scale_by = mul if scale_by is None else scale_by
+        call = Update(type(self).__name__, model, grads, scale_by, allow_none)
+        updates: dict[str, Any] = {}
+        states = dict(states)
+        for name, state in states.items():
+            if any(path in call.grads for path in state.paths):
+                new, states[name] = call.run(self._optax.get(), state, extra_args)
+                updates |= new
+        if apply_updates:
+            apply(call.params, updates)
+        self.state.set(states)
+        return updates
+
+    def apply_updates(self, model: Any, updates: dict[str, Any]) -> None:
+        """Add updates, as `step` returns them, to the model's params."""
+        apply(params_by_path(model), updates)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self.state.get() or ())} groups)"
+
+
+def _join(name: str, inner: str) -> str:
+    return f"{name}.{inner}" if name and inner and not inner.startswith("[") else name + inner
