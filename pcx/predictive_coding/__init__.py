@@ -6,6 +6,10 @@ from ._energy import state_and_prediction as state_and_prediction
 from ._energy import zero_energy as zero_energy
 from ._energy_module import EnergyModule as EnergyModule
 from ._energy_module import energy_modules as energy_modules
+from ._gaussian import GaussianVode as GaussianVode
+from ._gaussian import gaussian_energy as gaussian_energy
+from ._likelihoods import bernoulli_energy as bernoulli_energy
+from ._likelihoods import poisson_energy as poisson_energy
 from ._rules import STATUS as STATUS
 from ._rules import Rule as Rule
 from ._rules import Ruleset as Ruleset
