@@ -1,12 +1,16 @@
 """`static`: a value that is part of the structure instead of the data."""
 
-from collections.abc import Hashable, Iterator
-from typing import Any
+import contextlib
+import types
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from types import FunctionType
+from typing import Any, Self
 
 import jax
 import numpy as np
 
-from ._param import BaseParam, describe, get
+from ._describe import describe
+from ._param import BaseParam, get
 
 
 class StaticParam(BaseParam):
@@ -16,16 +20,39 @@ class StaticParam(BaseParam):
     (`self.n = 3`) works as well on a module; this class remains for code that expects it.
     """
 
-    __slots__ = ()
+    __slots__ = ("_aux",)
 
     @classmethod
     def _register(cls) -> None:
-        jax.tree_util.register_pytree_with_keys(
-            cls,
-            lambda p: ((), (freeze(p._value), _Held(p._value), p.metadata)),
-            lambda aux, _: cls.rebuild(aux[1].value, aux[2]),
-            lambda p: ((), (freeze(p._value), _Held(p._value), p.metadata)),
-        )
+        def flatten(param: "StaticParam") -> tuple[tuple[()], Any]:
+            return (), param._structure()
+
+        def unflatten(aux: Any, _: Any) -> "StaticParam":
+            return cls.rebuild(aux[0].value, aux[0].metadata)
+
+        jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten, flatten)
+
+    def _structure(self) -> Any:
+        """What takes the place of this param in the structure of a tree."""
+        try:
+            # walked at every call of a jitted function, so it is kept for values that cannot change
+            if not self.__dict__:
+                return self._aux
+        except AttributeError:
+            pass
+        value = self._value
+        # in a tuple, whose comparison looks at identity first
+        aux = (_Held(value, self.metadata),)
+        if not self.__dict__ and _is_hashable(value):
+            self._aux = aux
+        return aux
+
+    def set(self, value: Any) -> Self:
+        """Replace the value. Inside a transform the change does not leave it."""
+        super().set(value)
+        with contextlib.suppress(AttributeError):
+            del self._aux
+        return self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._value(*args, **kwargs)
@@ -46,7 +73,7 @@ class StaticParam(BaseParam):
         return self._value == get(other)
 
     def __hash__(self) -> int:
-        return hash(freeze(self._value))
+        return hash(self._value)
 
     def __bool__(self) -> bool:
         return bool(self._value)
@@ -61,18 +88,20 @@ class StaticParam(BaseParam):
 
 
 class _Held:
-    """Carries a value through a pytree's static data without taking part in comparison."""
+    """A value as the static data of a pytree: compared by content, hashed once."""
 
-    __slots__ = ("value",)
+    __slots__ = ("_hash", "_key", "metadata", "value")
 
-    def __init__(self, value: Any):
-        self.value = value
+    def __init__(self, value: Any, metadata: tuple[tuple[str, Any], ...]):
+        self.value, self.metadata = value, metadata
+        self._key = (freeze(value), freeze(metadata))
+        self._hash = hash(self._key)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Held)
+        return self is other or (isinstance(other, _Held) and self._key == other._key)
 
     def __hash__(self) -> int:
-        return 0
+        return self._hash
 
 
 def static(x: Any) -> StaticParam:
@@ -85,6 +114,14 @@ def static(x: Any) -> StaticParam:
         (3, True, True)
     """
     return x if isinstance(x, StaticParam) else StaticParam(x)
+
+
+def _is_hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 class ById:
@@ -102,24 +139,37 @@ class ById:
         return id(self.value)
 
 
-def freeze(value: Any) -> Hashable:
-    """A hashable stand-in that is equal whenever the value is.
+def _freeze_all(value: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(map(freeze, value))
 
-    Containers are frozen by content, so that editing a static list is seen as a change.
-    """
-    if isinstance(value, bool | int | float):
-        # 1 == 1.0 == True, yet they trace differently
-        return (type(value), value)
-    if isinstance(value, list | tuple):
-        return (type(value), *map(freeze, value))
-    if isinstance(value, dict):
-        return (type(value), *((freeze(k), freeze(v)) for k, v in value.items()))
-    if isinstance(value, np.ndarray):
-        return (np.ndarray, value.shape, str(value.dtype), value.tobytes())
-    if isinstance(value, set | frozenset):
-        return (type(value), frozenset(map(freeze, value)))
-    try:
-        hash(value)
-    except TypeError:
-        return ById(value)
-    return value
+
+# How a value that compares too loosely, or not at all, is made comparable. Numbers: 1 == 1.0 == True
+# and 0.0 == -0.0, yet they trace differently; nan is not even equal to itself. Containers: by
+# content, so that editing a static list in place is seen as a change.
+_STAND_INS: dict[type, Callable[[Any], Hashable]] = {
+    bool: lambda x: ("bool", x),
+    int: lambda x: ("int", x),
+    float: float.hex,
+    complex: repr,
+    np.ndarray: lambda x: (x.shape, str(x.dtype), x.tobytes()),
+    tuple: _freeze_all,
+    list: _freeze_all,
+    dict: lambda x: tuple((freeze(k), freeze(v)) for k, v in x.items()),
+    set: lambda x: frozenset(map(freeze, x)),
+    frozenset: lambda x: frozenset(map(freeze, x)),
+    bytearray: bytes,
+    np.generic: lambda x: (str(x.dtype), x.tobytes()),
+}
+# what needs no stand-in: equal means the same to a trace
+_PLAIN = (str, bytes, type(None), types.FunctionType, types.BuiltinFunctionType)
+
+
+def freeze(value: Any) -> Hashable:
+    """A hashable stand-in that is equal whenever the value is, to a function that is traced."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    for base in kind.__mro__:
+        if base in _STAND_INS:
+            return (kind, _STAND_INS[base](value))
+    return value if kind.__hash__ is not None else ById(value)

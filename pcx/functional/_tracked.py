@@ -34,17 +34,19 @@ LEAF = jax.tree_util.tree_structure(0)
 Updates = tuple[Any, ...]
 
 
+_SCALARS = (np.generic, bool, int, float, complex)
+
+
 def is_dynamic(leaf: Any) -> bool:
     """Whether a leaf is data for JAX rather than part of the structure."""
-    return isinstance(leaf, jax.Array | np.ndarray | np.generic | bool | int | float | complex)
+    return (_KINDS.get(type(leaf)) or _learn_kind(leaf)) == _ARRAY_KIND or isinstance(leaf, _SCALARS)
 
 
 def _is_array(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | np.ndarray)
 
 
-def _is_param(leaf: Any) -> bool:
-    return isinstance(leaf, DynamicParam)
+_is_param: Callable[[Any], bool] = DynamicParam.__instancecheck__
 
 
 class ParamSpec(NamedTuple):
@@ -185,6 +187,7 @@ class Collected(NamedTuple):
 
 def collect(kwargs: dict[str, Any]) -> Collected:
     """Walk the keyword arguments once. This is the library's cost per call."""
+    # a bound method of `type`, called without a Python frame for every node of the graph
     leaves, treedef = tree_flatten(kwargs, is_leaf=_is_param)
     key = RKG.key
     params: list[Any] = [key]
@@ -194,20 +197,27 @@ def collect(kwargs: dict[str, Any]) -> Collected:
     statics: list[Any] = []
     slots: list[int] = []
     index: dict[int, int] = {id(key): 0}
+    kinds = _KINDS
     for leaf in leaves:
-        if _is_param(leaf):
+        cls = type(leaf)
+        kind = kinds.get(cls) or _learn_kind(leaf)
+        if kind == _PARAM_KIND:
             slot = index.get(id(leaf))
             if slot is None:
                 slot = index[id(leaf)] = len(params)
                 params.append(leaf)
                 value = leaf._value
-                if _is_array(value) and not leaf.__dict__:
+                if leaf.__dict__:
+                    specs.append(_split(leaf, value, values))
+                elif value is None:
+                    specs.append(_EMPTY_SPECS.get(cls) or _split(leaf, None, values))
+                elif (kinds.get(type(value)) or _learn_kind(value)) == _ARRAY_KIND:
                     values.append(value)
-                    specs.append(type(leaf))  # the common case, kept small
+                    specs.append(cls)  # the common case, kept small
                 else:
                     specs.append(_split(leaf, value, values))
             slots.append(slot)
-        elif _is_array(leaf):
+        elif kind == _ARRAY_KIND:
             arrays.append(leaf)
             slots.append(_ARRAY)
         else:
@@ -217,12 +227,24 @@ def collect(kwargs: dict[str, Any]) -> Collected:
     return Collected(structure, params, (*values, *arrays))
 
 
+# what the leaves of each type are, learned as they are met: `isinstance` is slow for `jax.Array`
+_PARAM_KIND, _ARRAY_KIND, _STATIC_KIND = 1, 2, 3
+_KINDS: dict[type, int] = {}
+_EMPTY_SPECS: dict[type, ParamSpec] = {}
+
+
+def _learn_kind(leaf: Any) -> int:
+    kind = _PARAM_KIND if _is_param(leaf) else _ARRAY_KIND if _is_array(leaf) else _STATIC_KIND
+    _KINDS[type(leaf)] = kind
+    return kind
+
+
 def _split(param: DynamicParam, value: Any, values: list[Any]) -> ParamSpec:
     """Append the arrays of a param's value to `values`; return the rest."""
-    metadata = param.metadata
+    cls, metadata = type(param), param.metadata
     if _is_array(value):
         values.append(value)
-        return ParamSpec(type(param), metadata, LEAF, None, 1)
+        return ParamSpec(cls, metadata, LEAF, None, 1)
     leaves, treedef = tree_flatten(value)
     data = [leaf for leaf in leaves if is_dynamic(leaf)]
     values.extend(data)
@@ -231,7 +253,10 @@ def _split(param: DynamicParam, value: Any, values: list[Any]) -> ParamSpec:
         statics = tuple(
             (i, core.static(leaf)) for i, leaf in enumerate(leaves) if not is_dynamic(leaf)
         )
-    return ParamSpec(type(param), metadata, treedef, statics, len(data))
+    spec = ParamSpec(cls, metadata, treedef, statics, len(data))
+    if value is None and not metadata:
+        _EMPTY_SPECS[cls] = spec
+    return spec
 
 
 def _join(spec: ParamSpec, values: Sequence[Any]) -> Any:
