@@ -22,7 +22,7 @@ from ..core import RKG, BaseModule, Mask, is_param, static
 from ..functional import jit
 from ..nn import LayerParam, compute_dtype
 from ..predictive_coding import STATUS, EnergyModule, VodeParam
-from ..utils import Optim
+from ..utils import Optim, OptimTree
 from ._energy_fn import forward, gradient, sample_energies, total_energy, vode_energies, vodes_of
 from ._inference import Plan, Record, Stop, free_states, keeps_zeros, make_plan, run
 from ._wave import forward_initialise, is_frozen
@@ -43,10 +43,11 @@ class Algorithm(BaseModule):
         T: number of inference steps.
         state_optim: an optax transformation for the states, started afresh for every batch; or a solver
             such as `pxa.Diffrax(...)`. Gradients are those of each sample's own energy.
-        weight_optim: an optax transformation (or `pxu.Optim`) for the weights. Gradients are averaged over
-            the batch.
+        weight_optim: an optax transformation (or `pxu.Optim`, `pxu.OptimTree`) for the weights. Gradients
+            are averaged over the batch.
         init: how states start: "forward" (h := u), "zero", "normal" (standard normal), or "persistent"
-            (where the last batch left them; forward the first time).
+            (where the last training batch left them; forward the first time, and for a batch of another
+            size).
         stop: end inference early, see `pxa.Stop`.
         metrics: `{name: f(prediction, y) -> per-sample array}`; their batch means are part of what
             `train_step` and `eval_step` give. The prediction is that of the initial forward pass.
@@ -106,9 +107,11 @@ class Algorithm(BaseModule):
         self.state_optim = Optim(ox.sgd(5e-2) if state_optim is None else state_optim)
         self.lazy = lazy and keeps_zeros(self.state_optim._optax.get())
         optim = ox.adamw(1e-3) if weight_optim is None else weight_optim
-        self.weight_optim = optim if isinstance(optim, Optim) else Optim(optim)
+        self.weight_optim = optim if isinstance(optim, Optim | OptimTree) else Optim(optim)
         if self.weight_optim.state.get() is None:
             self.weight_optim.init(self.weights_mask()(model))
+        # whether the present call may change weights; set by `_train` on its own copy
+        self._learning = False
 
     @property
     def stop(self) -> Stop | None:
@@ -145,8 +148,14 @@ class Algorithm(BaseModule):
             The prediction of a forward pass, and for each vode whether h is exactly u (None: unknown).
         """
         model = self.model
-        if self.init == "persistent" and all(v.h.get() is not None for v in vodes_of(model)):
-            return forward_prediction(x, y, model), None
+        if self.init == "persistent" and self._fits_states(x, y):
+            kept = [(vode.h, vode.h.get()) for vode in vodes_of(model)]
+            prediction = forward_prediction(x, y, model)
+            for h, value in kept:
+                h.set(value)
+            return prediction, None
+        # states left by another batch (of another size, perhaps) are no part of this one
+        model.clear_params(VodeParam)
         prediction, exact = forward_initialise(x, y, model)
         if self.init in ("zero", "normal"):
             for vode in vodes_of(model):
@@ -210,6 +219,10 @@ class Algorithm(BaseModule):
         """What inference descends: the batch's total energy, as a function of the states."""
         return total_energy(x, y, model=model)
 
+    def learning_energy(self, x: Any, y: Any, *, model: Any) -> jax.Array:
+        """What learning descends: the batch's total energy, as a function of the weights."""
+        return total_energy(x, y, model=model)
+
     def watch(self, x: Any, y: Any, energies: bool, states: bool) -> tuple[Any, Any]:
         """What `Record` keeps of the present states: the energy of each vode, and the states."""
         model = self.model
@@ -233,12 +246,12 @@ class Algorithm(BaseModule):
         """Mean energy, and the gradients summed over the batch, in the present states."""
         model = self.model
         selected = [p for p in _params(model) if self.weights_mask().select(p)]
-        live = plan.learning(self.T)
+        live = plan.learning(len(plan.reached))
         active = [p for p in selected if id(p) in live]
         if active:
-            energy, grads = gradient(x, y, model, active)
+            energy, grads = gradient(x, y, model, active, self.learning_energy)
         else:
-            energy = jnp.sum(sample_energies(x, y, model=model)[0])
+            energy = self.learning_energy(x, y, model=model)
             grads = Mask(lambda _: False)(model)
         grads = with_zeros(grads, model, [p for p in selected if id(p) not in live])
         return energy / _batch_size(x, y), grads
@@ -246,6 +259,7 @@ class Algorithm(BaseModule):
     # --- what the compiled functions run ----------------------------------------------------------
 
     def _train(self, x: Any, y: Any) -> dict[str, Any]:
+        self._learning = True
         prediction, exact = self.initialise(x, y)
         target = self.target(y, prediction)
         plan = self.plan(x, target, exact)
@@ -260,21 +274,23 @@ class Algorithm(BaseModule):
         return out
 
     def _evaluate(self, x: Any, y: Any) -> dict[str, Any]:
+        kept = self._set_aside()
         if self.T_predict:
             prediction = self._inferred_prediction(x)
         else:
             prediction = forward_prediction(x, y, self.model)
         energies, _ = sample_energies(x, y, model=self.model)
         out = {"energy": jnp.mean(energies), **self._metrics(prediction, y)}
-        self._clear(everything=True)
+        self._put_back(kept)
         return out
 
     def _predict(self, x: Any) -> Any:
+        kept = self._set_aside()
         if self.T_predict:
             prediction = self._inferred_prediction(x)
         else:
             prediction = forward_prediction(x, None, self.model)
-        self._clear(everything=True)
+        self._put_back(kept)
         return prediction
 
     def _inferred_prediction(self, x: Any) -> Any:
@@ -294,21 +310,42 @@ class Algorithm(BaseModule):
         return prediction, record
 
     def _energy(self, x: Any, y: Any) -> Any:
+        kept = self._set_aside()
         prediction, exact = self.initialise(x, y)
         target = self.target(y, prediction)
         self.infer_states(x, target, self.plan(x, target, exact))
         energies, _ = sample_energies(x, target, model=self.model)
-        self._clear(everything=True)
+        self._put_back(kept)
         return energies
 
     def _metrics(self, prediction: Any, y: Any) -> dict[str, Any]:
         return {name: jnp.mean(jnp.asarray(f(prediction, y))) for name, f in self.metrics.items()}
 
-    def _clear(self, everything: bool = False) -> None:
+    def _clear(self) -> None:
         self.state_optim.clear()
         self.model.clear_params(VodeParam.Cache)
-        if everything or self.init != "persistent":
+        if self.init != "persistent":
             self.model.clear_params(VodeParam)
+
+    def _fits_states(self, x: Any, y: Any) -> bool:
+        """Whether every vode holds a state for a batch of this size."""
+        states = [vode.h.get() for vode in vodes_of(self.model)]
+        return all(h is not None and h.shape[0] == _batch_size(x, y) for h in states)
+
+    def _set_aside(self) -> list[tuple[VodeParam, Any]]:
+        """Empty the model's states; gives those that persist, for `_put_back`."""
+        kept = []
+        if self.init == "persistent":
+            kept = [(vode.h, vode.h.get()) for vode in vodes_of(self.model)]
+        self.model.clear_params(VodeParam)
+        return kept
+
+    def _put_back(self, kept: list[tuple[VodeParam, Any]]) -> None:
+        """Clear what a call left behind, and restore what `_set_aside` took."""
+        self._clear()
+        self.model.clear_params(VodeParam)
+        for h, value in kept:
+            h.set(value)
 
     # --- the public interface -----------------------------------------------------------------------
 
