@@ -1,14 +1,15 @@
 """Modules: pytrees of their attributes."""
 
-from collections.abc import Iterator
+import operator
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 import jax
 from jax.tree_util import GetAttrKey
 
 from . import _scope
-from ._param import BaseParam, describe, is_param
-from ._scope import Tracer
+from ._describe import describe
+from ._param import BaseParam, is_param
 
 
 class BaseModule:
@@ -28,12 +29,19 @@ class BaseModule:
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
+        cls._register()
+
+    @classmethod
+    def _register(cls) -> None:
         jax.tree_util.register_pytree_with_keys(
-            cls, _flatten_with_keys, lambda names, children: _unflatten(cls, names, children), _flatten
+            cls,
+            _flatten_with_keys,
+            lambda names, children: _unflatten(cls, names, children),
+            _flatten,
         )
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, Tracer) and self._scope is not _scope.state.scope:
+        if self._scope is not _scope.state.scope:
             _scope.check_write(self._scope, value, self, name)
         object.__setattr__(self, name, value)
 
@@ -87,10 +95,28 @@ class BaseModule:
         return "\n".join([f"{name}(", *lines, ")"]) if lines else f"{name}()"
 
 
+# names in the order of assignment -> names sorted, and a function from the dictionary of attributes
+# to their values in that order: modules are flattened at every call of a transform
+_LAYOUTS: dict[tuple[str, ...], tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]] = {}
+
+
+def _layout(assigned: tuple[str, ...]) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
+    names = tuple(sorted(assigned))
+    if len(names) > 1:
+        values: Callable[[Any], tuple[Any, ...]] = operator.itemgetter(*names)
+    else:
+        values = lambda attributes: tuple(attributes.values())
+    # equal names are one object, so that comparing them costs nothing
+    names, values = _LAYOUTS.setdefault(names, (names, values))
+    _LAYOUTS[assigned] = names, values
+    return names, values
+
+
 def _flatten(module: BaseModule) -> tuple[tuple[Any, ...], tuple[str, ...]]:
     attributes = module.__dict__
-    names = tuple(sorted(attributes))
-    return tuple([attributes[name] for name in names]), names
+    assigned = tuple(attributes)
+    names, values = _LAYOUTS.get(assigned) or _layout(assigned)
+    return values(attributes), names
 
 
 def _flatten_with_keys(module: BaseModule) -> tuple[tuple[Any, ...], tuple[str, ...]]:

@@ -24,9 +24,10 @@ _BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "rshift": operator.rshift,
     "divmod": divmod,
 }
-_COMPARISON: dict[str, Callable[[Any, Any], Any]] = {
-    name: getattr(operator, name) for name in ("eq", "ne", "lt", "le", "gt", "ge")
+_ORDER: dict[str, Callable[[Any, Any], Any]] = {
+    name: getattr(operator, name) for name in ("lt", "le", "gt", "ge")
 }
+_EQUALITY: dict[str, Callable[[Any, Any], Any]] = {"eq": operator.eq, "ne": operator.ne}
 _UNARY: dict[str, Callable[[Any], Any]] = {
     "neg": operator.neg,
     "pos": operator.pos,
@@ -38,30 +39,45 @@ _UNARY: dict[str, Callable[[Any], Any]] = {
     "complex": complex,
     "index": operator.index,
     "len": len,
+    "iter": iter,
 }
 
 
-def install_operators(cls: type) -> None:
-    """Give `cls` (with `_read` and `.set`) every operator of the tables above."""
+def install_operators(cls: type, unwrap: Callable[[Any], Any]) -> None:
+    """Give `cls` every operator of the tables above.
+
+    Args:
+        cls: a class with `_read()`, `_operand(name)` (the value, or an error if there is none) and
+            `set(value)`.
+        unwrap: gives the value of a param, and anything else as it is.
+    """
 
     def add(name: str, method: Callable[..., Any]) -> None:
         method.__name__ = method.__qualname__ = dunder = f"__{name}__"
         setattr(cls, dunder, method)
 
-    def value(x: Any) -> Any:
-        return x._read() if isinstance(x, cls) else x
-
-    for name, fn in (_BINARY | _COMPARISON).items():
-        add(name, lambda self, other, fn=fn: fn(self._read(), value(other)))
+    for name, fn in _EQUALITY.items():
+        add(name, lambda self, other, fn=fn: fn(self._read(), unwrap(other)))
+    for name, fn in (_BINARY | _ORDER).items():
+        add(name, lambda self, other, fn=fn, n=name: fn(self._operand(n), unwrap(other)))
     for name, fn in _BINARY.items():
-        add("r" + name, lambda self, other, fn=fn: fn(value(other), self._read()))
+        add("r" + name, lambda self, other, fn=fn, n=name: fn(unwrap(other), self._operand(n)))
         if name != "divmod":
-            add("i" + name, lambda self, other, fn=fn: self.set(fn(self._read(), value(other))))
+            add(
+                "i" + name,
+                lambda self, other, fn=fn, n=name: self.set(fn(self._operand(n), unwrap(other))),
+            )
     for name, unary in _UNARY.items():
-        add(name, lambda self, *args, fn=unary: fn(self._read(), *args))
-    add("getitem", lambda self, index: self._read()[_unwrap(index, value)])
-    add("contains", lambda self, item: value(item) in self._read())
+        add(name, lambda self, *args, fn=unary, n=name: fn(self._operand(n), *args))
+    add("contains", lambda self, item: unwrap(item) in self._operand("in"))
+    add("getitem", lambda self, index: self._operand("[...]")[_unwrap_index(index, unwrap)])
+    add(
+        "setitem",
+        lambda self, index, value: self.set(
+            self._jax_array("[...]").at[_unwrap_index(index, unwrap)].set(unwrap(value))
+        ),
+    )
 
 
-def _unwrap(index: Any, value: Callable[[Any], Any]) -> Any:
-    return tuple(map(value, index)) if isinstance(index, tuple) else value(index)
+def _unwrap_index(index: Any, unwrap: Callable[[Any], Any]) -> Any:
+    return tuple(map(unwrap, index)) if isinstance(index, tuple) else unwrap(index)

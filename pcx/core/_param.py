@@ -1,15 +1,13 @@
 """`Param`, the mutable cell that tracked transforms carry in and out, and its relatives."""
 
-from collections.abc import Iterator
 from typing import Any, Self
 
 import jax
+import numpy as np
 
 from . import _scope
+from ._describe import describe
 from ._operators import install_operators
-
-EMPTY = """this {cls} is empty (its value is None), so it has no attribute {name!r}. A vode's state \
-gets a value in a forward pass under `pxu.step(model, pxc.STATUS.INIT)`, or by `.set(array)`."""
 
 
 class BaseParam:
@@ -20,7 +18,7 @@ class BaseParam:
     """
 
     # `_first` is what happened first to the param in its scope, "read" or "write": a param that a
-    # jitted function writes before it reads need not be passed in at all (see functional/_tracked.py)
+    # jitted function writes before it reads need not be passed in at all (see functional/_jit.py)
     __slots__ = ("__dict__", "__weakref__", "_first", "_scope", "_value")
 
     def __init__(self, value: Any = None):
@@ -113,20 +111,23 @@ class _ValueKey:
 
 _VALUE_KEY = _ValueKey()
 
+EMPTY = """this {cls} is empty (its value is None), so it has no {what}. A vode's state gets a \
+value in a forward pass under `pxu.step(model, pxc.STATUS.INIT)`, or by `.set(array)`"""
+
 
 class Param(DynamicParam):
     """A mutable cell around an array (or any pytree).
 
     Arithmetic, comparison, indexing, `len`, iteration, `float`, `@` and unknown attributes go to
-    the array and give arrays; in-place operators update the cell and keep the object. A param can
-    be handed to `jnp` functions as it is.
+    the array and give arrays; in-place operators (and `p[i] = x`) update the cell and keep the
+    object. A param can be handed to `jnp` functions as it is.
 
     Args:
         value: an array or pytree; None for "no value yet". Another param is unwrapped.
 
     Raises:
         TypeError: by `bool(param)`, since a param is neither true nor false: use
-            `param.get() is None` or compare its array.
+            `param.get() is None` or compare its array; by arithmetic on an empty param.
 
     Example:
         >>> import jax.numpy as jnp, pcx as px
@@ -141,21 +142,36 @@ class Param(DynamicParam):
 
     __slots__ = ()
 
+    # NumPy arrays leave `array + param` to the param, whose value may be traced
+    __array_priority__ = 100
+    # `==` is elementwise, so a param has no hash of its own value
+    __hash__ = None  # type: ignore[assignment]
+
+    def _operand(self, operator: str) -> Any:
+        value = self._read()
+        if value is None:
+            what = f"value for the operator {operator!r}"
+            raise TypeError(EMPTY.format(cls=type(self).__qualname__, what=what))
+        return value
+
+    def _jax_array(self, operator: str) -> jax.Array:
+        return jax.numpy.asarray(self._operand(operator))
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         value = self._read()
         if value is None:
-            raise AttributeError(EMPTY.format(cls=type(self).__name__, name=name))
+            what = f"attribute {name!r}"
+            raise AttributeError(EMPTY.format(cls=type(self).__qualname__, what=what))
         return getattr(value, name)
 
     def __jax_array__(self) -> jax.Array:
-        return jax.numpy.asarray(self._read())
+        return self._jax_array("array")
 
-    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
-        import numpy as np
-
-        return np.asarray(self._read(), dtype)
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        array = np.asarray(self._operand("array"), dtype)
+        return array.copy() if copy else array
 
     def __bool__(self) -> bool:
         raise TypeError(
@@ -163,77 +179,8 @@ class Param(DynamicParam):
             "`param.get() is None` to ask whether it is empty, or `bool(param.get())` for its array"
         )
 
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._read())
-
-    # `==` is elementwise, so a param has no hash of its own value
-    __hash__ = None  # type: ignore[assignment]
-
-
-install_operators(Param)
-
-_MISSING = object()
-
-
-class ParamCache:
-    """Marker class of params that hold temporaries; `M(ParamCache)` selects them."""
-
-    __slots__ = ()
-
-
-class ParamDict(DynamicParam):
-    """A dictionary in one param, for caches. Cleared (`.set(None)`) means empty.
-
-    Example:
-        >>> import pcx as px
-        >>> d = px.ParamDict()
-        >>> d["u"] = 3
-        >>> "u" in d, d.get("u"), d.get("e", 0)
-        (True, 3, 0)
-        >>> "u" in d.set(None)
-        False
-    """
-
-    __slots__ = ()
-
-    def get(self, key: Any = _MISSING, default: Any = None) -> Any:
-        """The value under `key` (or `default`); without a key, the whole dictionary or None."""
-        if key is _MISSING:
-            return self._read()
-        return default if self._read() is None else self._read().get(key, default)
-
-    def set(self, value: Any) -> Self:
-        """Replace the whole dictionary; None empties it."""
-        value = get(value)
-        if value is not None and not isinstance(value, dict):
-            raise TypeError(
-                f"ParamDict.set takes a dict or None, got {type(value).__name__}; "
-                "write `d[key] = value` for a single entry"
-            )
-        return super().set(value)
-
-    def __getitem__(self, key: Any) -> Any:
-        if self._read() is None or key not in self._read():
-            raise KeyError(key)
-        return self._read()[key]
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        # a fresh dict: the old one may still be referenced by the caller of a transform
-        self.set({**(self._read() or {}), key: value})
-
-    def __delitem__(self, key: Any) -> None:
-        if key not in self:
-            raise KeyError(key)
-        self.set({k: v for k, v in self._read().items() if k != key} or None)
-
-    def __contains__(self, key: Any) -> bool:
-        return self._read() is not None and key in self._read()
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._read() or {})
-
-    def __len__(self) -> int:
-        return len(self._read() or {})
+    def __format__(self, spec: str) -> str:
+        return format(self._operand("format"), spec) if spec else str(self)
 
 
 def is_param(x: Any) -> bool:
@@ -264,17 +211,4 @@ def set(x: Any, value: Any) -> Any:
     return x.set(value) if isinstance(x, BaseParam) else get(value)
 
 
-def describe(value: Any) -> str:
-    """A short description of a value: `f32[3,4]` for arrays."""
-    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
-    if shape is not None and dtype is not None:
-        short = str(dtype).replace("float", "f").replace("uint", "u").replace("int", "i")
-        return f"{short}[{','.join(map(str, shape))}]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{k!r}: {describe(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        inner = ", ".join(describe(v) for v in value)
-        if len(inner) > 60:
-            inner = f"{len(value)} items"
-        return f"{type(value).__name__}({inner})"
-    return repr(value)
+install_operators(Param, get)

@@ -1,9 +1,23 @@
 """Random keys: a generator that is state like any other, and the default one."""
 
+from typing import Any
+
 import jax
 
+from . import _scope
 from ._module import BaseModule
 from ._param import Param
+
+UNTRACKED = """a random number generator draws inside a JAX transform that does not track its state \
+(`jax.jit` or another of `jax`'s own), which would leave a dead tracer in it. Use the transform of \
+the same name in `pcx.functional`, and pass a generator of your own by keyword (`px.RKG` always \
+comes along); or pass a key, as in plain JAX"""
+
+
+class RandomKey(Param):
+    """The state of a generator. `pxf.vmap` gives each mapped element its own."""
+
+    __slots__ = ()
 
 
 class RandomKeyGenerator(BaseModule):
@@ -23,7 +37,7 @@ class RandomKeyGenerator(BaseModule):
     """
 
     def __init__(self, seed: int = 0):
-        self.key = Param(jax.random.PRNGKey(seed))
+        self.key = RandomKey(jax.random.PRNGKey(seed))
 
     def seed(self, seed: int) -> None:
         """Start again from `seed`."""
@@ -34,31 +48,65 @@ class RandomKeyGenerator(BaseModule):
 
         Raises:
             ValueError: n is negative.
+            RuntimeError: inside a transform of JAX's own, such as `jax.jit`, which would leave a
+                dead tracer in the generator.
         """
         if n is not None and n < 0:
             raise ValueError(f"rkg(n) gives n >= 0 keys, got n = {n}")
-        keys = jax.random.split(self.key.get(), 2 if n is None else n + 1)
-        self.key.set(keys[0])
+        param = self.key
+        key = param.get()
+        keys = jax.random.split(key, 2 if n is None else n + 1)
+        # a state that is not traced, although drawing from it is, was not passed in
+        if _scope.has_tracer(keys) and not _scope.has_tracer(key):
+            raise RuntimeError(UNTRACKED)
+        param.set(keys[0])
         return keys[1] if n is None else keys[1:]
 
 
 class _Default(RandomKeyGenerator):
-    """The default generator: its first key is made when first asked for, not at import,
+    """The generator used where no `rkg=` is given.
 
-    because making an array starts JAX's backends, which users may still want to configure.
+    Inside a transform it draws from the param that this transform tracks (each thread its own).
+    Its first key is made when first asked for, not at import, because making an array starts
+    JAX's backends, which users may still want to configure.
     """
 
     def __init__(self) -> None:
         pass
 
-    def __getattr__(self, name: str) -> Param:
-        if name != "key":
-            raise AttributeError(f"'RandomKeyGenerator' object has no attribute {name!r}")
-        # the first use may happen while tracing; the key must be a concrete array even then
-        with jax.ensure_compile_time_eval():
-            self.key = Param.rebuild(jax.random.PRNGKey(0))
-            self.key._scope = None
-        return self.key
+    @classmethod
+    def _register(cls) -> None:
+        # as a child of a tracked object it stands for the generator of the running transform
+        jax.tree_util.register_pytree_with_keys(
+            cls,
+            lambda generator: (((jax.tree_util.GetAttrKey("key"), generator.key),), None),
+            lambda _, children: _with_key(children[0]),
+            lambda generator: ((generator.key,), None),
+        )
+
+    @property
+    def key(self) -> Param:  # type: ignore[override]
+        """The state: a param."""
+        if _scope.state.key is not None:
+            return _scope.state.key
+        own = self.__dict__.get("key")
+        if own is None:
+            # the first use may happen while tracing; the key must be a concrete array even then
+            with jax.ensure_compile_time_eval():
+                new = RandomKey.rebuild(jax.random.PRNGKey(0))
+            new._scope = None
+            own = self.__dict__.setdefault("key", new)
+        return own
+
+    def __reduce__(self) -> Any:
+        return _with_key, (self.key,)
+
+
+def _with_key(key: Any) -> RandomKeyGenerator:
+    """A generator around a param; a copy of the default one is an ordinary one in the same state."""
+    generator = RandomKeyGenerator.__new__(RandomKeyGenerator)
+    generator.__dict__["key"] = key
+    return generator
 
 
 RKG = _Default()

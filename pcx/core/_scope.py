@@ -26,6 +26,8 @@ class Scope:
 
 class _State(threading.local):
     scope: Scope | None = None
+    # the param that `px.RKG` draws from inside the running transform; None outside of any
+    key: Any = None
 
 
 state = _State()
@@ -34,22 +36,24 @@ state = _State()
 @contextlib.contextmanager
 def enter(name: str) -> Iterator[Scope]:
     """Run the block in a fresh scope; the previous one comes back even if the block raises."""
-    outer = state.scope
+    outer = state.scope, state.key
     state.scope = scope = Scope(name)
     try:
         yield scope
     finally:
-        state.scope = outer
+        state.scope, state.key = outer
 
 
 def has_tracer(value: Any) -> bool:
+    """Whether a pytree holds a traced array."""
     if isinstance(value, jax.Array):
         return isinstance(value, Tracer)
     return any(isinstance(leaf, Tracer) for leaf in jax.tree_util.tree_leaves(value))
 
 
-LEAK = """{what} would be left with a dead tracer: it was made outside `{scope}` and is not one of \
-its tracked (keyword) arguments, so what is written to it inside the transform cannot be carried out.
+LEAK = """{what} would be left with a dead tracer: it was made outside `{scope}` and is not one \
+of its tracked (keyword) arguments, so what is written to it inside the transform cannot be \
+carried out.
 
 Write one of these instead:
   - pass the object that holds it by keyword: `f(x, model=model)`;
@@ -66,37 +70,44 @@ def check_write(owner: Scope | None, value: Any, obj: Any, name: str | None = No
     raise RuntimeError(LEAK.format(what=f"`{what}`", scope=state.scope.name))
 
 
+# frames that hold no variable of the user, by the first part of their module's name
+_FOREIGN = frozenset({"jax", "jaxlib", "pytest", "_pytest", "pluggy", "contextlib", "functools"})
+
+
 def locate(obj: Any) -> str | None:
     """The path of `obj` as the running code sees it, such as `model.vodes[1].h`; None if unseen.
 
     Used by error messages only: objects do not know their owners, so the calling functions' local
-    variables are searched, outermost first, for a module that holds `obj`.
+    variables are searched, outermost first, for `obj` or a module that holds it.
     """
-    frames, frame = [], sys._getframe(1)
-    while frame is not None:
-        frames.append(frame)
-        frame = frame.f_back  # type: ignore[assignment]
+    frames = _user_frames()
+    # a module-level frame's locals are its globals: the usual place of `model` in a script
+    places = [frame.f_locals for frame in reversed(frames)]
+    # a model in a module's globals that a function reaches by closure
+    places += [frame.f_globals for frame in frames]
     seen: set[int] = set()
-    for frame in reversed(frames):
-        if frame.f_globals.get("__name__", "").startswith(("jax.", "pytest", "_pytest", "pluggy")):
-            continue
-        # a module-level frame's locals are its globals: the usual place of `model` in a script
-        for name, value in list(frame.f_locals.items()):
+    for place in places:
+        for name, value in list(place.items()):
+            if value is obj and name != "self":
+                return name
             if id(value) in seen or not getattr(type(value), "_is_pcx_module", False):
                 continue
             seen.add(id(value))
             path = _path_to(obj, value)
             if path is not None:
                 return (type(value).__name__ if name == "self" else name) + path
-    # a model that lives in a module's globals and is reached by closure
-    for frame in frames:
-        for name, value in list(frame.f_globals.items()):
-            if getattr(type(value), "_is_pcx_module", False) and id(value) not in seen:
-                seen.add(id(value))
-                path = _path_to(obj, value)
-                if path is not None:
-                    return name + path
     return None
+
+
+def _user_frames() -> list[Any]:
+    """The stack, innermost first, without frames of JAX, of pytest and of this folder."""
+    frames, frame = [], sys._getframe(1)
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module.partition(".")[0] not in _FOREIGN and not module.startswith("pcx.core"):
+            frames.append(frame)
+        frame = frame.f_back  # type: ignore[assignment]
+    return frames
 
 
 def _path_to(obj: Any, root: Any) -> str | None:
