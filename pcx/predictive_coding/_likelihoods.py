@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def bernoulli_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Array:  # noqa: ARG001
     """Binary cross entropy, `log(1 + exp(u)) - h u`: a Bernoulli node with logits u.
 
-    With p = sigmoid(u) this is `-h log p - (1 - h) log(1 - p)`, computed without overflow. For nodes
-    that hold pixels or bits.
+    With p = sigmoid(u) this is `-h log p - (1 - h) log(1 - p)`, computed without overflow. For
+    nodes that hold pixels or bits.
 
     Args:
         vode: with state h in [0, 1] and logits u of the same shape.
