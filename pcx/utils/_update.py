@@ -109,10 +109,20 @@ class Update:
 
 
 class _Transformation:
-    """Holds an optax transformation; compared by identity."""
+    """Holds an optax transformation; two that hold the same one are equal, and compile once."""
 
     def __init__(self, transformation: Any):
         self.init, self.update = transformation.init, transformation.update
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Transformation) and self._functions == other._functions
+
+    def __hash__(self) -> int:
+        return hash(self._functions)
+
+    @property
+    def _functions(self) -> tuple[Any, Any]:
+        return self.init, self.update
 
 
 def transformation_of(name: str, optax: Any) -> StaticParam:
