@@ -1,0 +1,273 @@
+"""Error-based predictive coding: inference descends the errors instead of the states.
+
+While inference runs, each free vode's param `h` holds its error; calling the model through
+`_unroll` turns errors into states. So the loop, the optimisers and the recording are those of any
+other algorithm, and any model will do: all that changes is the function that inference descends.
+"""
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from ..core import named_params, static
+from ..functional import vmap
+from ..predictive_coding import Vode, energy_modules
+from ..predictive_coding._rules import Ruleset, parse_rule
+from ..utils import step as phase
+from ._base import Algorithm
+from ._energy_fn import AXIS, BATCHED, CACHE, batched, gradient, pure, vodes_of
+from ._inference import Plan, Record, free_states, make_plan
+from ._wave import _additive, is_frozen
+
+NOT_A_SUM = """EPC(step="scaled") measures its step from the energies of the vodes, so the model's \
+energy must be their sum; {model} has an `energy` of its own. Use step="fixed"."""
+
+
+class EPC(Algorithm):
+    """Predictive coding on the errors: the states are those of a forward pass with errors added.
+
+        h_l = u_l + eps_l,    u_l = f_l(h_{l-1}),    eps = 0 at first; the output has none
+        E(eps) = 1/2 sum_{l<L} |eps_l|^2 + loss(u_L, y)
+        T times: eps <- opt(eps, dE/deps);    once: theta <- opt(theta, dF/dtheta) at these h
+
+    E is the model's own energy, whatever its nodes' energies are. Its gradient runs through the
+    whole network (reverse mode), so the target reaches every layer in one step. The weight
+    gradients are local, those of PC in the same states: at convergence EPC and PC are the same.
+    After few steps EPC is close to back-propagation: after one step of size eta the gradients of
+    the hidden layers are eta times those of back-propagation (to first order), and those of the
+    output layer, whose error is not free, 1 times. An optimiser of the weights that normalises each
+    param, such as Adam, hides the factor. `distance=True` tells how far from equilibrium inference
+    ended.
+
+    Args:
+        model, T, state_optim, weight_optim, and all other options: see `Algorithm`. The state
+            optimiser works on the errors. There is nothing to skip, so `lazy` has no effect.
+        step: "fixed" for steps of the state optimiser; "scaled" for steps along the gradient whose
+            size is measured for each sample, from the curvature along d = -g = -dE/deps, with J the
+            Jacobian of the network's output in the errors and H the Hessian of its energy:
+
+                alpha = damping * g'g / (g'g + (J d)' H (J d))
+
+            With damping 1 this minimises the Gauss-Newton model of E along d. It needs one pass
+            forward (`jax.jvp`) more per step, no tuning, and no state optimiser.
+        damping: the factor of a scaled step.
+        distance: add "distance" to what `train_step` gives: |dE/deps| at the end of inference
+            relative to the start, averaged over the batch. 1: nothing was inferred, the errors are
+            those of back-propagation; 0: equilibrium, where PC would end.
+
+    Raises:
+        ValueError: an unknown `step`, or damping <= 0; "scaled" for a model whose energy is not the
+            sum of its vodes'.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, pcx.algorithms as pxa, pcx.models as pxm
+        >>> model = pxm.MLP([2, 16, 16, 2])
+        >>> epc = pxa.EPC(model, T=4, step="scaled", damping=0.5, distance=True)
+        >>> x, y = jnp.eye(2), jnp.eye(2)
+        >>> sorted(epc.train_step(x, y))
+        ['distance', 'energy']
+
+    References:
+        Goemaere, Oliviers, Bogacz & Demeester, "Error optimization: overcoming exponential signal
+        decay in deep predictive coding networks", 2025.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        T: int = 8,
+        state_optim: Any = None,
+        weight_optim: Any = None,
+        *,
+        step: Literal["fixed", "scaled"] = "fixed",
+        damping: float = 1.0,
+        distance: bool = False,
+        **options: Any,
+    ):
+        super().__init__(model, T, state_optim, weight_optim, **options)
+        if step not in ("fixed", "scaled"):
+            raise ValueError(f'EPC: step must be "fixed" or "scaled"; got {step!r}')
+        if not damping > 0:
+            raise ValueError(f"EPC: damping must be positive; got {damping!r}")
+        if step == "scaled" and not _additive(model):
+            raise ValueError(NOT_A_SUM.format(model=type(model).__name__))
+        self.step, self.damping, self.distance = step, damping, distance
+
+    def plan(self, x: Any, y: Any, exact: list[bool] | None) -> Plan:
+        """Nothing can be skipped: every error has a gradient from the first step on."""
+        return make_plan(x, y, self.model, self.T, None, False, self.unroll)
+
+    def infer_states(self, x: Any, y: Any, plan: Plan, **watch: bool) -> Record:
+        """States to errors, T steps on the errors, and back; in place."""
+        model = self.model
+        to_errors(x, y, model, zero=self.init == "forward")
+        if not self.distance:
+            record = super().infer_states(x, y, plan, **watch)
+        else:
+            before = self._slopes(x, y)[1]
+            record = super().infer_states(x, y, plan, **watch)
+            ratio = jnp.sqrt(_squared(self._slopes(x, y)[1]) / _squared(before))
+            distance = jnp.where(jnp.isfinite(ratio), ratio, 0.0)  # no gradient: nothing to infer
+            record = record._replace(info={"distance": jnp.mean(distance)})
+        to_states(x, y, model)
+        return record
+
+    def inference_energy(self, x: Any, y: Any, *, model: Any) -> jax.Array:
+        """The batch's total energy as a function of the errors ."""
+        return jnp.sum(_unrolled_energy(x, y, model=model))
+
+    def inference_step(
+        self, x: Any, y: Any, t: Any, reached: frozenset[int], with_gradient_norm: bool = False
+    ) -> Any:
+        """One step on the errors; see `Algorithm.inference_step`."""
+        free = free_states(self.model)
+        if self.step == "fixed" or not free:
+            return super().inference_step(x, y, t, reached, with_gradient_norm)
+        energy, grads = self._slopes(x, y)
+        squared = _squared(grads)
+        total = curvature(x, y, self.model, [-g for g in grads])
+        alpha = self.damping * jnp.where(total > 0, squared / total, 0.0)
+        for h, g in zip(free, grads, strict=True):
+            h.set(h.get() - alpha.reshape(-1, *[1] * (g.ndim - 1)).astype(g.dtype) * g)
+        if not with_gradient_norm:
+            return energy
+        return energy, jnp.max(jnp.stack([jnp.max(jnp.abs(g)) for g in grads]))
+
+    def watch(self, x: Any, y: Any, energies: bool, states: bool) -> tuple[Any, Any]:
+        """What is recorded are the states, not the errors."""
+        if not (energies or states):
+            return None, None
+        errors = [(h, h.get()) for h in free_states(self.model)]
+        to_states(x, y, self.model)
+        seen = super().watch(x, y, energies, states)
+        for h, error in errors:
+            h.set(error)
+        return seen
+
+    def _slopes(self, x: Any, y: Any) -> tuple[jax.Array, list[jax.Array]]:
+        """The total energy, and its gradient in the errors of each free vode."""
+        free = free_states(self.model)
+        energy, grads = gradient(x, y, self.model, free, self.inference_energy)
+        by_path = dict(named_params(grads))
+        paths = {id(param): path for path, param in named_params(self.model)}
+        return energy, [by_path[paths[id(h)]].get() for h in free]
+
+
+def to_errors(x: Any, y: Any, model: Any, zero: bool = False) -> None:
+    """Replace the state in each free vode's `h` by its error h - u, in place.
+
+    Args:
+        x, y, model: a batch, and the model with its states.
+        zero: take the errors to be zero instead (forward initialisation). A node without a
+            prediction keeps its state, which is its error then.
+    """
+    with phase(model, clear_params=CACHE):
+        predictions = pure(_predictions, model=model)(x, y)
+    for vode, u in zip(vodes_of(model), predictions, strict=True):
+        h = vode.h.get()
+        if h is None or u is None or is_frozen(vode.h) or jnp.shape(u) != jnp.shape(h):
+            continue
+        vode.h.set(jnp.zeros_like(h) if zero else h - u)
+
+
+def to_states(x: Any, y: Any, model: Any) -> None:
+    """Replace the error in each free vode's `h` by the state u + error, in place."""
+    with phase(model, clear_params=CACHE):
+        _states(x, y, model=model)
+
+
+def curvature(x: Any, y: Any, model: Any, direction: list[jax.Array]) -> jax.Array:
+    """Gauss-Newton curvature of the energy along a direction in the errors, shape (batch,).
+
+    With z the states and predictions of all nodes, as functions of the errors, and E(z) the energy:
+    `(dz)' (d2E/dz2) (dz)`, where dz is the change of z along the direction.
+    """
+    errors = [h.get() for h in free_states(model)]
+    with phase(model, clear_params=CACHE):
+        nodes = pure(_nodes, model=model)
+        z, dz = jax.jvp(lambda errors: nodes(errors, x, y), (errors,), (direction,))
+        energies = pure(_energies_at, model=model)
+
+    def along(s: jax.Array) -> jax.Array:
+        return energies(jax.tree_util.tree_map(lambda a, da: a + s.astype(a.dtype) * da, z, dz))
+
+    def slope(s: jax.Array) -> jax.Array:
+        return jax.jvp(along, (s,), (jnp.ones_like(s),))[1]
+
+    zero = jnp.zeros((), direction[0].dtype)
+    return jax.jvp(slope, (zero,), (jnp.ones_like(zero),))[1]
+
+
+def _unroll(x: Any, y: Any, model: Any) -> None:
+    """Call the model with h := u + error for each free vode, whose `h` holds the error."""
+    for vode in energy_modules(model):
+        # one node may be held as several objects here, which share their param
+        if isinstance(vode, Vode) and not is_frozen(vode.h) and vode.h.get() is not None:
+            config = vode._config.get()
+            ruleset = _with_error(config.ruleset, vode.h.get())
+            vode._config = static(replace(config, ruleset=ruleset))
+    model(x, y)
+
+
+def _with_error(ruleset: Ruleset, error: Any) -> Ruleset:
+    """The rules of a vode, and last of all: once u is set, h := u + error."""
+
+    def add_error(vode: Vode, key: str, value: Any, rkg: Any) -> Any:
+        u = vode.get("u")  # after the vode's own rules
+        # a node without an energy may be called with a stand-in for the prediction it ignores
+        return u + error if jnp.shape(u) == jnp.shape(error) else error
+
+    texts = ["h <- u:_add_error"]
+    if not ruleset.on_set(None, "u"):
+        texts.insert(0, "u <- u")
+    rules = (*ruleset.rules, (None, tuple(map(parse_rule, texts))))
+    return Ruleset(rules, ruleset.tforms, {**ruleset._tforms, "_add_error": add_error})
+
+
+@batched
+def _unrolled_energy(x: Any, y: Any, *, model: Any) -> Any:
+    errors = [(vode.h, vode.h.get()) for vode in vodes_of(model)]
+    _unroll(x, y, model)
+    energy = model.energy()
+    for h, error in errors:
+        h.set(error)
+    return energy
+
+
+@batched
+def _states(x: Any, y: Any, *, model: Any) -> None:
+    _unroll(x, y, model)
+
+
+@batched
+def _predictions(x: Any, y: Any, *, model: Any) -> Any:
+    model(x, y)
+    return [vode.get("u") for vode in vodes_of(model)]
+
+
+@vmap(BATCHED, in_axes=(0, 0, 0), axis_name=AXIS)
+def _nodes(errors: list[Any], x: Any, y: Any, *, model: Any) -> Any:
+    for h, error in zip(free_states(model), errors, strict=True):
+        h.set(error)
+    _unroll(x, y, model)
+    return [(vode.h.get(), vode.get("u")) for vode in vodes_of(model)]
+
+
+@vmap(BATCHED, in_axes=(0,), axis_name=AXIS)
+def _energies_at(nodes: list[Any], *, model: Any) -> Any:
+    total: Any = 0.0
+    for vode, (h, u) in zip(vodes_of(model), nodes, strict=True):
+        vode.h.set(h)
+        vode.cache["u"] = u
+        total = total + vode.energy()
+    return total
+
+
+def _squared(arrays: list[jax.Array]) -> jax.Array:
+    """Sum of squares over all nodes, for each sample, shape (batch,)."""
+    total: Any = 0.0
+    for a in arrays:
+        total = total + jnp.sum(jnp.square(a).reshape(a.shape[0], -1), axis=-1)
+    return jnp.asarray(total)
