@@ -25,10 +25,10 @@ from ..predictive_coding import STATUS, EnergyModule, VodeParam
 from ..utils import Optim, OptimTree
 from ._energy_fn import forward, gradient, sample_energies, total_energy, vode_energies, vodes_of
 from ._inference import Plan, Record, Stop, free_states, keeps_zeros, make_plan, run
-from ._wave import forward_initialise, is_frozen
+from ._wave import Initial, forward_initialise, is_frozen
 
 Metric = Callable[[Any, Any], jax.Array]
-Init = Literal["forward", "zero", "normal", "persistent"]
+Start = Literal["forward", "zero", "normal", "persistent"]
 
 BAD_MODEL = """{cls} needs an EnergyModule whose `__call__(x, y=None)` clamps y on its output vode when given \
 and returns the prediction; got {got}"""
@@ -72,7 +72,7 @@ class Algorithm(BaseModule):
         state_optim: Any = None,
         weight_optim: Any = None,
         *,
-        init: Init = "forward",
+        init: Start = "forward",
         stop: Stop | None = None,
         metrics: Mapping[str, Metric] | None = None,
         T_predict: int = 0,
@@ -105,11 +105,13 @@ class Algorithm(BaseModule):
             self._solver = static(state_optim)
             state_optim = None
         self.state_optim = Optim(ox.sgd(5e-2) if state_optim is None else state_optim)
-        self.lazy = lazy and keeps_zeros(self.state_optim._optax.get())
+        steps = min(max(T, 3), 64)
+        self.lazy = lazy and keeps_zeros(self.state_optim._optax.get(), steps=steps)
         optim = ox.adamw(1e-3) if weight_optim is None else weight_optim
         self.weight_optim = optim if isinstance(optim, Optim | OptimTree) else Optim(optim)
-        if self.weight_optim.state.get() is None:
-            self.weight_optim.init(self.weights_mask()(model))
+        mask = self.weights_mask()
+        if self.weight_optim.state.get() is None and any(map(mask.select, _params(model))):
+            self.weight_optim.init(mask(model))
         # whether the present call may change weights; set by `_train` on its own copy
         self._learning = False
 
@@ -141,11 +143,11 @@ class Algorithm(BaseModule):
 
     # --- the phases, inside one compiled step -----------------------------------------------------
 
-    def initialise(self, x: Any, y: Any) -> tuple[Any, list[bool] | None]:
+    def initialise(self, x: Any, y: Any) -> tuple[Any, Initial | None]:
         """Give every state its first value.
 
         Returns:
-            The prediction of a forward pass, and for each vode whether h is exactly u (None: unknown).
+            The prediction of a forward pass, and what is known of the states (None: nothing).
         """
         model = self.model
         if self.init == "persistent" and self._fits_states(x, y):
@@ -156,7 +158,7 @@ class Algorithm(BaseModule):
             return prediction, None
         # states left by another batch (of another size, perhaps) are no part of this one
         model.clear_params(VodeParam)
-        prediction, exact = forward_initialise(x, y, model)
+        prediction, initial = forward_initialise(x, y, model)
         if self.init in ("zero", "normal"):
             for vode in vodes_of(model):
                 if not is_frozen(vode.h):
@@ -168,15 +170,15 @@ class Algorithm(BaseModule):
                     )
                     vode.h.set(new)
             return prediction, None
-        return prediction, exact
+        return prediction, initial
 
     def target(self, y: Any, prediction: Any) -> Any:
         """What the output vode is clamped to during inference and learning."""
         return y
 
-    def plan(self, x: Any, y: Any, exact: list[bool] | None) -> Plan:
+    def plan(self, x: Any, y: Any, initial: Initial | None) -> Plan:
         """What can be skipped in the loop that follows."""
-        return make_plan(x, y, self.model, self.T, exact, self.lazy, self.unroll)
+        return make_plan(x, y, self.model, self.T, initial, self.lazy, self.unroll)
 
     def infer_states(self, x: Any, y: Any, plan: Plan, **watch: bool) -> Record:
         """The whole of inference; in place."""
@@ -189,7 +191,8 @@ class Algorithm(BaseModule):
     def start_states(self, optim: Optim) -> None:
         """Fresh optimiser state for every free state."""
         free = {id(h) for h in free_states(self.model)}
-        optim.init(Mask(lambda param: id(param) in free)(self.model))
+        if free:
+            optim.init(Mask(lambda param: id(param) in free)(self.model))
 
     def inference_step(
         self, x: Any, y: Any, t: Any, reached: frozenset[int], with_gradient_norm: bool = False
@@ -239,7 +242,8 @@ class Algorithm(BaseModule):
     def learn(self, x: Any, y: Any, plan: Plan) -> jax.Array:
         """One step on the weights, in place; the batch's mean energy before it."""
         energy, grads = self.weight_gradients(x, y, plan)
-        self.weight_optim.step(self.model, grads, scale_by=1.0 / _batch_size(x, y))
+        if self.weight_optim.state.get() is not None:
+            self.weight_optim.step(self.model, grads, scale_by=1.0 / _batch_size(x, y))
         return energy
 
     def weight_gradients(self, x: Any, y: Any, plan: Plan) -> tuple[jax.Array, Any]:
@@ -260,9 +264,9 @@ class Algorithm(BaseModule):
 
     def _train(self, x: Any, y: Any) -> dict[str, Any]:
         self._learning = True
-        prediction, exact = self.initialise(x, y)
+        prediction, initial = self.initialise(x, y)
         target = self.target(y, prediction)
-        plan = self.plan(x, target, exact)
+        plan = self.plan(x, target, initial)
         record = self.infer_states(x, target, plan, **({"energies": True} if self.record else {}))
         energy = self.learn(x, target, plan)
         out = {"energy": energy, **(record.info or {}), **self._metrics(prediction, y)}
@@ -296,24 +300,24 @@ class Algorithm(BaseModule):
     def _inferred_prediction(self, x: Any) -> Any:
         """The model's prediction in the states that T_predict steps without y lead to."""
         self.T = self.T_predict
-        _, exact = self.initialise(x, None)
-        self.infer_states(x, None, self.plan(x, None, exact))
+        _, initial = self.initialise(x, None)
+        self.infer_states(x, None, self.plan(x, None, initial))
         return forward(x, None, self.model, None)
 
     def _infer(self, x: Any, y: Any, energies: bool, states: bool) -> tuple[Any, Record]:
-        prediction, exact = self.initialise(x, y)
+        prediction, initial = self.initialise(x, y)
         target = self.target(y, prediction)
         record = self.infer_states(
-            x, target, self.plan(x, target, exact), energies=energies, states=states
+            x, target, self.plan(x, target, initial), energies=energies, states=states
         )
         self.state_optim.clear()
         return prediction, record
 
     def _energy(self, x: Any, y: Any) -> Any:
         kept = self._set_aside()
-        prediction, exact = self.initialise(x, y)
+        prediction, initial = self.initialise(x, y)
         target = self.target(y, prediction)
-        self.infer_states(x, target, self.plan(x, target, exact))
+        self.infer_states(x, target, self.plan(x, target, initial))
         energies, _ = sample_energies(x, target, model=self.model)
         self._put_back(kept)
         return energies

@@ -15,7 +15,7 @@ import optax
 from ..core import RKG
 from ..functional import scan, while_loop
 from ._energy_fn import vodes_of
-from ._wave import Dependencies, is_frozen, trace_wave
+from ._wave import Dependencies, Initial, is_frozen, trace_wave
 
 # Beyond this many steps the rest is scanned, so that compile time stays flat in T. Loops with convolutions
 # are never scanned on CPU: XLA runs them 8 to 10 times slower there than the same steps unrolled.
@@ -37,7 +37,7 @@ class Plan:
     dependencies: Dependencies
 
     def learning(self, steps: int) -> frozenset[int]:
-        """Ids of the layer params that can have a gradient after `steps` steps."""
+        """Ids of the weights that can have a gradient after `steps` steps."""
         active = self.dependencies.active_after(steps)
         return frozenset().union(*(self.dependencies.weights[i] for i in active))
 
@@ -47,7 +47,7 @@ def make_plan(
     y: Any,
     model: Any,
     steps: int,
-    initialised: list[bool] | None,
+    initial: Initial | None,
     lazy: bool = True,
     unroll: bool | str = "auto",
 ) -> Plan:
@@ -56,11 +56,15 @@ def make_plan(
     Args:
         x, y, model: a batch, and the model with its states initialised.
         steps: number of inference steps T.
-        initialised: for each vode, whether h is exactly u; None if unknown.
+        initial: what forward initialisation gave; None if nothing is known of the states.
         lazy: skip what is exactly zero. False computes everything.
         unroll: True, False (scan what follows the lazy prefix) or "auto".
     """
-    dependencies = trace_wave(x, y, model, initialised if lazy else None)
+    return plan_loop(trace_wave(x, y, model, initial if lazy else None), steps, unroll)
+
+
+def plan_loop(dependencies: Dependencies, steps: int, unroll: bool | str = "auto") -> Plan:
+    """How to loop over `steps` steps."""
     reached = dependencies.reached(steps)
     # after the last change of the set, every step is the same
     prefix = next((t for t in range(steps) if reached[t] == reached[-1]), 0)
@@ -175,21 +179,26 @@ def free_states(model: Any) -> list[Any]:
     ]
 
 
-def keeps_zeros(transformation: Any) -> bool:
+def keeps_zeros(transformation: Any, moved: bool = False, steps: int = 3) -> bool:
     """Whether an optimiser leaves a param alone, exactly, as long as its gradients are zero.
 
     True for SGD, momentum, Adam and their like; false with weight decay or added noise. Found out by
     trying, so that it holds for any optax transformation.
+
+    Args:
+        moved: also after the param has had gradients; true for plain SGD only.
+        steps: how many steps to try.
     """
-    generator = vars(RKG)
-    key = RKG.key._value
+    generator = RKG.key
+    key = generator._value
     try:
         params = {"still": jnp.array([0.7, -1.3]), "moving": jnp.array([0.2, 0.4, -0.6])}
         state = transformation.init(params)
-        for t in range(3):
-            grads = {"still": jnp.zeros(2), "moving": jnp.array([0.3, -0.1, 0.5]) * (t + 1)}
+        for t in range(-1 if moved else 0, steps):
+            still = jnp.zeros(2) if t >= 0 else jnp.array([0.1, -0.2])
+            grads = {"still": still, "moving": jnp.array([0.3, -0.1, 0.5]) * (t + 2)}
             updates, state = transformation.update(grads, state, params)
-            if bool(jnp.any(updates["still"] != 0)) or RKG.key._value is not key:
+            if generator._value is not key or (t >= 0 and bool(jnp.any(updates["still"] != 0))):
                 return False
             params = optax.apply_updates(params, updates)
         return True
@@ -197,4 +206,4 @@ def keeps_zeros(transformation: Any) -> bool:
         # an optimiser with needs of its own: nothing is known about it
         return False
     finally:
-        generator["key"]._value = key
+        generator._value = key

@@ -1,24 +1,32 @@
 """The wave: which states can move at which inference step, read off the model itself.
 
-After forward initialisation every internal error is exactly zero, so at first only the states next to the
-clamped output receive a gradient; the others follow, one more with every step. `trace_wave` finds, for any
-model, the states with a possibly nonzero gradient at each step, and the energies that can be nonzero
-after the last. What it leaves out is exactly zero, so skipping it changes no number.
+After forward initialisation every internal error is exactly zero, so at first only the states next to
+the clamped output receive a gradient; the others follow, one more with every step. `trace_wave` finds,
+for any model, the states with a possibly nonzero gradient at each step, and the energies that can be
+nonzero after the last. What it leaves out is exactly zero, so skipping it changes no number.
 
 With E_i the energy of node i and D_i the free states that E_i depends on (from the traced model):
 
     A_0 = {i : E_i may have a gradient at initialisation}      reached_t = union of D_i over i in A_t
     A_{t+1} = A_t + {i : D_i meets reached_t}
+
+Node i is left out of A_0 only where it is proven that its error starts at zero and stays there until
+a state in D_i moves: both passes, at initialisation and after it, are traced for one sample, and u_i of
+the second must be the same expression (`_same.Numbering`) of the weights and inputs as h_i, and depend
+on nothing that the pass itself changes. Noise, dropout, rules, code that looks at the status, cycles,
+nodes used twice: all these give other expressions, so nothing has to be known about them.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import Literal
 
+from ..core import ParamCache
 from ..functional._tracked import collect
-from ..nn import LayerParam
 from ..predictive_coding import (
     STATUS,
     EnergyModule,
@@ -28,14 +36,9 @@ from ..predictive_coding import (
     se_energy,
     zero_energy,
 )
-from ..predictive_coding._energy_module import status_reads
 from ..utils import step
-from ._energy_fn import CACHE, _call_and_vode_energies, batched, sample_energies, vodes_of
-
-# energies without any gradient where h = u exactly
-_FLAT_AT_PREDICTION = (se_energy, zero_energy)
-_SUB_JAXPRS = ("jaxpr", "call_jaxpr", "fun_jaxpr")
-
+from ._energy_fn import AXIS, CACHE, batched, vodes_of
+from ._same import Numbering, sub_jaxpr
 
 @dataclass(frozen=True)
 class Dependencies:
@@ -43,114 +46,253 @@ class Dependencies:
 
     Attributes:
         states: for each vode, the free states (indices of vodes).
-        weights: for each vode, the ids of the layer params.
+        weights: for each vode, the ids of the params that are no states.
         active: the vodes whose energy may have a gradient right after initialisation.
         convolves: whether the model has convolutions.
+        inputs: for each vode, the states (indices of vodes, frozen ones too) that its prediction depends on.
+        learns: for each step, whether weights learn at it (those of `weights` with a gradient).
+        spreads: whether learning moves all weights, not only those with a gradient.
     """
 
     states: tuple[frozenset[int], ...]
     weights: tuple[frozenset[int], ...]
     active: frozenset[int]
     convolves: bool
+    inputs: tuple[frozenset[int], ...] = ()
+    learns: tuple[bool, ...] = ()
+    spreads: bool = False
 
     def reached(self, steps: int) -> list[frozenset[int]]:
         """The vodes whose state can have a gradient at step 0, 1, ..., `steps` - 1."""
-        return [self._union(active) for active in self._active(steps)[:-1]]
+        return [self._union(self.states, active) for active in self.active_at(steps)[:-1]]
 
     def active_after(self, steps: int) -> frozenset[int]:
         """The vodes whose energy can have a gradient after `steps` steps."""
-        return self._active(steps)[-1]
+        return self.active_at(steps)[-1]
 
-    def _active(self, steps: int) -> list[frozenset[int]]:
+    def active_at(self, steps: int) -> list[frozenset[int]]:
+        """The vodes whose energy can have a gradient after 0, 1, ..., `steps` steps."""
         out = [self.active]
-        for _ in range(steps):
-            moved = self._union(out[-1])
-            grown = {i for i, states in enumerate(self.states) if states & moved}
-            out.append(out[-1] | grown)
+        for t in range(steps):
+            moved = self._union(self.states, out[-1])
+            learned: frozenset[int] = frozenset()
+            if t < len(self.learns) and self.learns[t]:
+                source = frozenset(range(len(self.weights))) if self.spreads else out[-1]
+                learned = self._union(self.weights, source)
+            nodes = enumerate(zip(self.states, self.weights, strict=True))
+            out.append(out[-1] | {i for i, (h, w) in nodes if h & moved or w & learned})
         return out
 
-    def _union(self, active: frozenset[int]) -> frozenset[int]:
-        return frozenset().union(*(self.states[i] for i in active))
+    @staticmethod
+    def _union(sets: Sequence[frozenset[int]], members: frozenset[int]) -> frozenset[int]:
+        return frozenset().union(*(sets[i] for i in members))
 
 
-def forward_initialise(x: Any, y: Any, model: Any) -> tuple[Any, list[bool]]:
-    """Forward initialisation; the prediction, and for each vode whether `h` is `u` now."""
-    flags: list[Any] = []
+@dataclass
+class Initial:
+    """What forward initialisation left in the params, as numbers of expressions."""
+
+    numbering: Numbering = field(default_factory=Numbering)
+    # by id of the param: its value after initialisation, and the numbers of its arrays
+    values: dict[int, tuple[Any, list[int]]] = field(default_factory=dict)
+
+    def of_param(self, param: Any, arrays: list[Any]) -> list[int]:
+        """Numbers of what a param holds now; fresh ones if something wrote to it since."""
+        value, numbers = self.values.get(id(param), (None, []))
+        if value is param._value and len(numbers) == len(arrays):
+            return numbers
+        return [self.numbering.fresh() for _ in arrays]
+
+
+def forward_initialise(x: Any, y: Any, model: Any) -> tuple[Any, Initial]:
+    """Forward initialisation, in place; the prediction, and what is known of the states now."""
+    initial = Initial()
+    sample = _Sample(x, y, model, STATUS.INIT)
+    numbering = initial.numbering
+    inputs = [numbering.of_object(value) for value in sample.values]
 
     @batched
     def init(x: Any, y: Any, *, model: Any) -> Any:
-        prediction = model(x, y)
-        flags.append([vode.h._value is vode.cache.get("u") for vode in vodes_of(model)])
-        return prediction
+        return model(x, y)
 
+    # first the pass itself, so that mistakes in the model are reported from there
     with step(model, STATUS.INIT, clear_params=CACHE):
         prediction = init(x, y, model=model)
-    return prediction, flags[-1]
+
+    closed, _, changed = sample.trace(_run_only)
+    numbers = iter(numbering.run(closed, [*inputs, *_of_data(numbering, x, y)]))
+    for index, (param, old) in enumerate(zip(sample.params, sample.numbers_of(inputs), strict=True)):
+        count = changed[index]
+        new = old if count is None else [next(numbers) for _ in range(count)]
+        initial.values[id(param)] = (param._value, new)
+    return prediction, initial
 
 
-def trace_wave(x: Any, y: Any, model: Any, initialised: list[bool] | None) -> Dependencies:
+def trace_wave(x: Any, y: Any, model: Any, initial: Initial | None) -> Dependencies:
     """Trace the model once, abstractly, in its present states.
 
     Args:
         x, y: a batch (or tracers of one).
         model: with states initialised.
-        initialised: for each vode, whether h equals u exactly; None if nothing is known.
+        initial: what `forward_initialise` gave; None if nothing is known of the states.
 
     Returns:
-        The dependencies. Where the skipping would not be exact (see `_plain`), every vode is active
-        from the start, so that every state counts as reached at every step.
+        The dependencies. Where nothing is known, or the energy is not the sum of the vodes', every vode
+        is active from the start, so that every state counts as reached at every step.
     """
     vodes = vodes_of(model)
-    structure, params, values = collect({"model": model})
-    firsts: list[Any] = []
-    changed: list[Any] = []
-    reads = status_reads()
     additive = _additive(model)
+    sample = _Sample(x, y, model, None)
 
-    def run(values: Any, x: Any, y: Any) -> Any:
-        def body(x: Any, y: Any, *, model: Any) -> Any:
-            with step(model, clear_params=CACHE):
-                energies = list(_call_and_vode_energies(x, y, model=model))
-                return energies if additive else [*energies, sample_energies(x, y, model=model)[0]]
+    def nodes(x: Any, y: Any, *, model: Any) -> Any:
+        model(x, y)
+        out = [(v.energy(), _node(v, "h"), _node(v, "u")) for v in vodes_of(model)]
+        return [out, 0.0 if additive else model.energy()]
 
-        result, updates = structure.run("dependencies", body, values, (x, y), firsts=firsts.append)
-        changed.extend(updates)
-        return result
-
-    closed = jax.make_jaxpr(run)(values, x, y)
-    owner = [i for i in range(len(structure.specs)) for _ in range(structure.size_of(i))]
-    masks = [1 << owner[k] if k < len(owner) else 0 for k in range(len(closed.jaxpr.invars))]
+    closed, result, changed = sample.trace(nodes)
     convolutions: list[str] = []
-    outputs = _propagate(closed.jaxpr, masks, convolutions)
-    deps = [_members(mask) for mask in outputs]
+    owner = [1 << i for i, n in enumerate(sample.sizes) for _ in range(n)]
+    data = len(closed.jaxpr.invars) - len(owner)
+    masks = _propagate(closed.jaxpr, owner + [0] * data, convolutions)
+    # changed params come first
+    per_vode, total = _like(result, masks[sum(n or 0 for n in changed) :])
 
-    position = {id(p): i for i, p in enumerate(params)}
-    state_index = {position[id(v.h)]: k for k, v in enumerate(vodes) if not is_frozen(v.h)}
-    layer = {i for i, p in enumerate(params) if isinstance(p, LayerParam)}
-    # a vode without an energy gives the constant 0.0, which depends on nothing; an energy that is not
-    # the sum of the vodes' (the last one here) counts for each of them
-    per_vode = {k: deps[k] if additive else deps[-1] for k in range(len(vodes))}
-    states = tuple(
-        frozenset(state_index[d] for d in per_vode[k] if d in state_index) for k in per_vode
+    position = {id(p): i for i, p in enumerate(sample.params)}
+    every_state = {position[id(v.h)]: k for k, v in enumerate(vodes)}
+    free = {i: k for i, k in every_state.items() if not is_frozen(vodes[k].h)}
+    other = {i for i, p in enumerate(sample.params) if i and not isinstance(p, VodeParam | ParamCache)}
+    # an energy that is not the sum of the vodes' counts for each of them
+    energies = [energy if additive else total for energy, _, _ in per_vode]
+    states = tuple(frozenset(free[d] for d in _members(m) if d in free) for m in energies)
+    weights = tuple(
+        frozenset(id(sample.params[d]) for d in _members(m) if d in other) for m in energies
     )
-    weights = tuple(frozenset(id(params[d]) for d in per_vode[k] if d in layer) for k in per_vode)
+    inputs = tuple(
+        frozenset(every_state[d] for d in _members(u) if d in every_state) for _, _, u in per_vode
+    )
+    still: set[int] = set()
+    if initial is not None and additive:
+        still = _still(initial, sample, closed, result, changed, vodes, per_vode, (x, y))
+    active = frozenset(range(len(vodes))) - still
+    return Dependencies(states, weights, active, bool(convolutions), inputs)
 
-    exact = (
-        initialised is not None
-        and firsts[-1][0] is None
-        and status_reads() == reads
-        and additive
-        and _plain(vodes)
-        and not _writes_state(params, changed)
-    )
-    flat = [
-        exact
-        and bool(initialised and initialised[k])
-        and vode.energy_fn in (*_FLAT_AT_PREDICTION, None)
-        for k, vode in enumerate(vodes)
-    ]
-    active = frozenset(k for k, still in enumerate(flat) if not still)
-    return Dependencies(states, weights, active, bool(convolutions))
+
+def _still(
+    initial: Initial,
+    sample: "_Sample",
+    closed: Any,
+    result: Any,
+    changed: list[int | None],
+    vodes: list[Vode],
+    per_vode: Any,
+    data: Any,
+) -> set[int]:
+    """The vodes whose energy has no gradient until a free state that it depends on has moved."""
+    numbering = initial.numbering
+    inputs = sample.numbers_by(initial)
+    numbers = iter(numbering.run(closed, [*inputs, *_of_data(numbering, *data)]))
+    unsteady = 0
+    for index, (old, count) in enumerate(
+        zip(sample.numbers_of(inputs), changed, strict=True)
+    ):
+        new = old if count is None else [next(numbers) for _ in range(count)]
+        cache = index and isinstance(sample.params[index], ParamCache)
+        if new != old and not cache:
+            unsteady |= 1 << index
+    values = _like(result, list(numbers))[0]
+    still = set()
+    for k, (vode, (_, h, u), masks) in enumerate(zip(vodes, values, per_vode, strict=True)):
+        if vode.energy_fn in (None, zero_energy):
+            still.add(k)
+        elif vode.energy_fn is se_energy and h == u and not any(m & unsteady for m in masks):
+            still.add(k)
+    return still
+
+
+class _Sample:
+    """One sample's pass through a model, to be traced: the params and data without their batch axis."""
+
+    def __init__(self, x: Any, y: Any, model: Any, status: str | None):
+        self.status = status
+        self.structure, self.params, self.values = collect({"model": model})
+        size = {a.shape[0] for a in jax.tree_util.tree_leaves((x, y))}
+        for param in self.params[1:]:
+            if isinstance(param, VodeParam) and param._value is not None:
+                size.add(param._value.shape[0])
+        self.batch = max(size, default=1)
+        self.sizes = [self.structure.size_of(i) for i in range(len(self.params))]
+        self.sizes += [1] * (len(self.values) - sum(self.sizes))
+        batched_params = [isinstance(p, VodeParam | ParamCache) for p in self.params]
+        self.avals, position = [], 0
+        for index, count in enumerate(self.sizes):
+            drop = index < len(self.params) and index > 0 and batched_params[index]
+            for value in self.values[position : position + count]:
+                self.avals.append(_aval(value, drop))
+            position += count
+        self.data = jax.tree_util.tree_map(lambda a: _aval(a, True), (x, y))
+
+    def trace(self, fn: Any) -> tuple[Any, Any, list[int | None]]:
+        """Jaxpr of `fn(x, y, model=model)`: from params and data to changed params and result.
+
+        Returns:
+            The closed jaxpr; the structure of the result (without the params), as a tree; and for each
+            param the number of its arrays among the outputs, None if it was left alone.
+        """
+        shapes: list[Any] = []
+
+        def body(x: Any, y: Any, *, model: Any) -> Any:
+            with step(model, self.status, clear_params=CACHE):
+                return fn(x, y, model=model)
+
+        def run(values: Any, x: Any, y: Any) -> Any:
+            result, updates = self.structure.run("dependencies", body, values, (x, y))
+            counts = [len(jax.tree_util.tree_leaves(u)) if u else None for u in updates]
+            shapes.append((jax.tree_util.tree_structure(result), counts))
+            return updates, result
+
+        trace = jax.make_jaxpr(run, axis_env=[(AXIS, self.batch)])
+        closed = trace(self.avals, *self.data)
+        treedef, counts = shapes[-1]
+        return closed, treedef, counts
+
+    def numbers_of(self, flat: list[int]) -> list[list[int]]:
+        """Numbers of all arrays, grouped by param."""
+        out, position = [], 0
+        for count in self.sizes[: len(self.params)]:
+            out.append(flat[position : position + count])
+            position += count
+        return out
+
+    def numbers_by(self, initial: Initial) -> list[int]:
+        """Numbers of all arrays by what initialisation left in the params."""
+        groups = self.numbers_of(list(self.values))
+        params = zip(self.params, groups, strict=True)
+        numbers = [n for param, arrays in params for n in initial.of_param(param, arrays)]
+        plain = self.values[len(numbers) :]
+        return numbers + [initial.numbering.of_object(value) for value in plain]
+
+
+def _run_only(x: Any, y: Any, *, model: Any) -> None:
+    model(x, y)
+
+
+def _aval(value: Any, drop: bool) -> Any:
+    value = value if hasattr(value, "dtype") else jnp.asarray(value)
+    shape = value.shape[1:] if drop else value.shape
+    return jax.ShapeDtypeStruct(shape, value.dtype)
+
+
+def _of_data(numbering: Numbering, x: Any, y: Any) -> list[int]:
+    return [numbering.of_object(leaf) for leaf in jax.tree_util.tree_leaves((x, y))]
+
+
+def _like(treedef: Any, leaves: list[Any]) -> Any:
+    return jax.tree_util.tree_unflatten(treedef, leaves)
+
+
+def _node(vode: Vode, key: str) -> Any:
+    value = vode.get(key)
+    return jnp.zeros(()) if value is None else value
 
 
 def is_frozen(param: Any) -> bool:
@@ -163,25 +305,6 @@ def _additive(model: Any) -> bool:
     return all(
         type(m).energy is (Vode.energy if isinstance(m, Vode) else EnergyModule.energy)
         for m in energy_modules(model)
-    )
-
-
-def _plain(vodes: list[Vode]) -> bool:
-    """Whether predictions outside initialisation are computed as they were during it."""
-    own_rules = any(
-        vode.ruleset.on_set(None, key) or vode.ruleset._matching(None, key, False)
-        for vode in vodes
-        for key in ("u", "h")
-    )
-    transformed = any(rule.tforms for v in vodes for rule in v.ruleset.on_set(STATUS.INIT, "u"))
-    return not (own_rules or transformed)
-
-
-def _writes_state(params: list[Any], changed: list[Any]) -> bool:
-    """Whether a call changes anything but states and caches, which the next call may read."""
-    return any(
-        update and not isinstance(param, VodeParam | VodeParam.Cache)
-        for param, update in zip(params[1:], changed[1:], strict=True)
     )
 
 
@@ -200,9 +323,9 @@ def _propagate(jaxpr: Any, inputs: list[int], convolutions: list[str]) -> list[i
         arguments = [read(var) for var in eqn.invars]
         if eqn.primitive.name.startswith("conv_general"):
             convolutions.append(eqn.primitive.name)
-        inner = _sub_jaxpr(eqn)
-        if inner is not None:
-            results = _propagate(inner, arguments, convolutions)
+        body = sub_jaxpr(eqn)
+        if body is not None:
+            results = _propagate(body[0], arguments, convolutions)
         else:
             union = 0
             for mask in arguments:
@@ -210,16 +333,3 @@ def _propagate(jaxpr: Any, inputs: list[int], convolutions: list[str]) -> list[i
             results = [union] * len(eqn.outvars)
         known.update(zip(eqn.outvars, results, strict=True))
     return [read(var) for var in jaxpr.outvars]
-
-
-def _sub_jaxpr(eqn: Any) -> Any:
-    """The body of a call-like equation, if its inputs and outputs are the equation's own."""
-    for name in _SUB_JAXPRS:
-        inner = eqn.params.get(name)
-        inner = getattr(inner, "jaxpr", inner)
-        if hasattr(inner, "eqns"):
-            same = len(inner.invars) == len(eqn.invars) and len(inner.outvars) == len(eqn.outvars)
-            # a loop feeds its outputs back: only calls that run once can be looked into
-            if same and not eqn.primitive.name.startswith(("scan", "while")):
-                return inner
-    return None
