@@ -19,7 +19,6 @@ import json
 import os
 import platform
 import resource
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -182,11 +181,6 @@ def main() -> None:
         text = " ".join(str(error).split())[:400]
         write({"error": f"{type(error).__name__}: {text}"})
         raise
-
-
-def median_ms(reply: dict) -> float:
-    """One number of a `time` answer."""
-    return statistics.median(reply["ms"])
 
 
 if __name__ == "__main__":
