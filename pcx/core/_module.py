@@ -19,7 +19,8 @@ class BaseModule:
     transform. Every other attribute (numbers, strings, functions) is static in a tracked call.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "_scope")
+    # `_walk` is where `pxf` remembers its last walk over what is below this object
+    __slots__ = ("__dict__", "__weakref__", "_scope", "_walk")
     _is_pcx_module = True
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:

@@ -18,6 +18,7 @@ Positional arguments are rebuilt too, but never read back: what a function does 
 """
 
 from collections.abc import Callable, Sequence
+from operator import is_
 from typing import Any, NamedTuple
 
 import jax
@@ -25,7 +26,8 @@ import numpy as np
 from jax.tree_util import tree_flatten, tree_unflatten
 
 from .. import core
-from ..core import RKG, DynamicParam
+from ..core import RKG, BaseModule, DynamicParam
+from ._walk import Unrememberable, Walk
 
 _ARRAY = -1  # slot of a plain array: data, but changes to it are not carried out
 _STATIC = -2  # slot of any other leaf
@@ -186,7 +188,89 @@ class Collected(NamedTuple):
 
 
 def collect(kwargs: dict[str, Any]) -> Collected:
-    """Walk the keyword arguments once. This is the library's cost per call."""
+    """Take the keyword arguments apart, in one walk, or in none if nothing changed since the last.
+
+    This is the library's cost per call.
+    """
+    root = next((x for x in kwargs.values() if isinstance(x, BaseModule)), None)
+    if root is None or core.scope_state.scope is not None:
+        return _walk(kwargs)
+    memories: _Memories | None = getattr(root, "_walk", None)
+    if memories is None:
+        memories = _Memories()
+        object.__setattr__(root, "_walk", memories)
+    if memories.misses > _MAX_MISSES:
+        return _walk(kwargs)
+    for memory in memories:
+        if memory.fits(kwargs) and (found := memory.revisit()) is not None:
+            memories.misses = 0
+            return found
+    memories.misses += 1
+    found = _walk(kwargs)
+    try:
+        memories[:] = [_Memory(kwargs, found), *memories[: _MAX_MEMORIES - 1]]
+    except Unrememberable:
+        memories.misses = _MAX_MISSES + 1
+    return found
+
+
+# training, evaluation and inference each have their own form of the same objects
+_MAX_MEMORIES = 4
+# a graph that changes at every call is not worth remembering
+_MAX_MISSES = 20
+
+
+class _Memories(list["_Memory"]):
+    """The remembered walks that began at one object, newest first."""
+
+    misses = 0  # in a row
+
+
+class _Memory:
+    """A remembered walk, kept in a slot of the first module among the keyword arguments."""
+
+    __slots__ = ("found", "kinds", "names", "objects", "types", "walk")
+
+    def __init__(self, kwargs: dict[str, Any], found: Collected):
+        self.names, self.objects = (*kwargs,), [*kwargs.values()]
+        self.walk = Walk(kwargs, found.params[1:])
+        self.found = found._replace(values=found.values[found.structure.size :])
+        self.types = [type(p._value) for p in found.params]
+        self.kinds = [
+            None if p._value is None else LEAF if type(spec) is not ParamSpec else spec.treedef
+            for p, spec in zip(found.params, found.structure.specs, strict=True)
+        ]
+
+    def fits(self, kwargs: dict[str, Any]) -> bool:
+        """Whether these are the same objects, with the same objects below them."""
+        return (
+            self.names == (*kwargs,)
+            and all(map(is_, kwargs.values(), self.objects))
+            and self.walk.fits()
+        )
+
+    def revisit(self) -> Collected | None:
+        """The present arrays in the remembered structure; None if a value or attribute has another form."""
+        structure, params, plain = self.found
+        if params[0] is not RKG.key:
+            return None
+        current = [p._value for p in params]
+        if list(map(type, current)) != self.types or not self.walk.same_metadata(params[1:]):
+            return None
+        values: list[Any] = []
+        for value, kind, spec in zip(current, self.kinds, structure.specs, strict=True):
+            if kind is LEAF:
+                values.append(value)
+            elif kind is not None:
+                leaves, treedef = tree_flatten(value)
+                if treedef != kind or spec.statics or len(leaves) != spec.size:
+                    return None
+                values += leaves
+        return Collected(structure, params, (*values, *plain))
+
+
+def _walk(kwargs: dict[str, Any]) -> Collected:
+    """Visit every object below the keyword arguments."""
     # a bound method of `type`, called without a Python frame for every node of the graph
     leaves, treedef = tree_flatten(kwargs, is_leaf=_is_param)
     key = RKG.key
