@@ -1,0 +1,119 @@
+"""Tables made from records."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.docs.test_site import load
+
+generate = load(Path(__file__).resolve().parents[2] / "docs" / "_generate.py")
+
+
+def record(**changes):
+    return {
+        "experiment": "MLP",
+        "dataset": "MNIST",
+        "algorithm": "PC-SE",
+        "seed": 0,
+        "best": 98.0,
+        "last": 97.0,
+        "epochs": 25,
+        "hardware": "2-core CPU",
+        "versions": {"pcx": "0.1"},
+        "date": "2026-01-31",
+        "command": "python train.py",
+        **changes,
+    }
+
+
+def row_of(page: str, start: str) -> list[str]:
+    line = next(line for line in page.splitlines() if line.startswith(f"| {start}"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_without_records_every_measured_cell_says_so():
+    page = generate.results_page([])
+    assert row_of(page, "MLP, MNIST")[1] == "paper; here not measured yet"
+    assert "best epoch" not in row_of(page, "MLP, MNIST")
+
+
+def test_seeds_are_averaged_with_the_sample_standard_deviation():
+    page = generate.results_page([record(), record(seed=1, best=99.0, last=95.0)])
+    row = row_of(page, "PC-SE")
+    assert row == ["PC-SE", "98.26 ± 0.04", "98.50 ± 0.71", "96.00 ± 1.41", "25", "0, 1"]
+
+
+def test_the_newer_of_two_runs_of_a_seed_counts(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(record(date="2026-02-02", best=90.0)))
+    (tmp_path / "b.json").write_text(json.dumps([record(date="2026-02-01", best=80.0)]))
+    page = generate.results_page(generate.read_records(tmp_path))
+    assert row_of(page, "PC-SE")[2] == "90.00"
+
+
+def test_another_number_of_epochs_or_another_note_is_another_row():
+    page = generate.results_page([record(), record(epochs=2), record(note="1000 samples")])
+    rows = [line for line in page.splitlines() if line.startswith("| PC-SE")]
+    assert len(rows) == 3
+
+
+def test_an_algorithm_the_paper_has_not_comes_after_those_it_has():
+    page = generate.results_page([record(algorithm="ePC-SE"), record(algorithm="BP-SE")])
+    assert row_of(page, "ePC-SE")[1] == "–"
+    assert page.index("| BP-SE |") < page.index("| ePC-SE |")
+    assert row_of(page, "PC-CE | 98.11 ± 0.03")[2:4] == ["not measured yet"] * 2
+
+
+def test_a_case_the_paper_has_not_gets_a_table():
+    page = generate.results_page([record(experiment="MLP", dataset="digits")])
+    assert "## MLP, digits" in page
+
+
+def test_the_readme_table_leaves_out_runs_that_differ_from_the_protocol():
+    text = generate.readme_accuracy([record(note="1 epoch only", best=50.0)])
+    assert "50.00" not in text
+    assert "98.00" in generate.readme_accuracy([record()])
+
+
+def test_hardware_date_and_command_are_on_the_page():
+    page = generate.results_page([record()])
+    assert "2-core CPU; 2026-01-31; pcx 0.1; `python train.py`" in page
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"best": "98"}, "'best' is '98', of type str"),
+        ({"date": "yesterday"}, "'date' is 'yesterday', not an ISO date"),
+        ({"accuracy": 1.0}, "'accuracy' is not a field; known: experiment"),
+        ({"seed": True}, "'seed' is True, of type bool"),
+    ],
+)
+def test_a_bad_record_is_refused_with_every_problem(changes, message):
+    with pytest.raises(ValueError, match=message):
+        generate.check_record(record(**changes))
+
+
+def test_a_missing_field_and_the_file_are_named(tmp_path):
+    bad = record()
+    del bad["hardware"]
+    (tmp_path / "bad.json").write_text(json.dumps(bad))
+    with pytest.raises(ValueError, match=r"bad\.json: .*'hardware' is missing"):
+        generate.read_records(tmp_path)
+
+
+def test_a_written_record_is_read_back(tmp_path):
+    path = generate.write_record(record(), tmp_path)
+    assert path.name == "mlp-mnist-pcse-e25-s0-20260131.json"
+    assert generate.read_records(tmp_path) == [record()]
+
+
+def test_the_speed_table_has_the_newest_ratio_of_each_case():
+    def speed(date, ratio):
+        programs = {"hand-scan": {"ratio": {"median": 1.0}}, "pcx": {"ratio": {"median": ratio}}}
+        machine = {"date": date, "device": "cpu: x", "cpu": "a CPU"}
+        return {"machine": machine, "cases": {"deep": {"programs": programs}}}
+
+    text = generate.readme_speed([speed("2026-02-01", 0.5), speed("2026-01-01", 9.0)])
+    assert "| `pcx` | 0.50 |" in text
+    assert "a CPU, 2026-02-01" in text
