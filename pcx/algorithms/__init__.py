@@ -2,7 +2,15 @@
 
 from ._backprop import Backprop as Backprop
 from ._base import Algorithm as Algorithm
+from ._bidirectional import BidirectionalPC as BidirectionalPC
 from ._epc import EPC as EPC
-from ._inference import Record as Record
+from ._hybrid import HybridPC as HybridPC
 from ._inference import Stop as Stop
+from ._inference import Record as Record
+from ._ipc import IPC as IPC
+from ._langevin import langevin as langevin
+from ._mcpc import MCPC as MCPC
+from ._nudging import NudgedPC as NudgedPC
 from ._pc import PC as PC
+from ._pcalm import PCALM as PCALM
+from ._zil import ZIL as ZIL

@@ -222,9 +222,9 @@ class Algorithm(BaseModule):
         """What inference descends: the batch's total energy, as a function of the states."""
         return total_energy(x, y, model=model)
 
-    def learning_energy(self, x: Any, y: Any, *, model: Any) -> jax.Array:
-        """What learning descends: the batch's total energy, as a function of the weights."""
-        return total_energy(x, y, model=model)
+    def sample_energies(self, x: Any, y: Any, *, model: Any) -> jax.Array:
+        """What learning descends: the energy of each sample, as a function of the weights."""
+        return sample_energies(x, y, model=model)[0]
 
     def watch(self, x: Any, y: Any, energies: bool, states: bool) -> tuple[Any, Any]:
         """What `Record` keeps of the present states: the energy of each vode, and the states."""
@@ -252,10 +252,14 @@ class Algorithm(BaseModule):
         selected = [p for p in _params(model) if self.weights_mask().select(p)]
         live = plan.learning(len(plan.reached))
         active = [p for p in selected if id(p) in live]
+
+        def total(x: Any, y: Any, *, model: Any) -> jax.Array:
+            return jnp.sum(self.sample_energies(x, y, model=model))
+
         if active:
-            energy, grads = gradient(x, y, model, active, self.learning_energy)
+            energy, grads = gradient(x, y, model, active, total)
         else:
-            energy = self.learning_energy(x, y, model=model)
+            energy = total(x, y, model=model)
             grads = Mask(lambda _: False)(model)
         grads = with_zeros(grads, model, [p for p in selected if id(p) not in live])
         return energy / _batch_size(x, y), grads
@@ -283,7 +287,7 @@ class Algorithm(BaseModule):
             prediction = self._inferred_prediction(x)
         else:
             prediction = forward_prediction(x, y, self.model)
-        energies, _ = sample_energies(x, y, model=self.model)
+        energies = self.sample_energies(x, y, model=self.model)
         out = {"energy": jnp.mean(energies), **self._metrics(prediction, y)}
         self._put_back(kept)
         return out
@@ -318,7 +322,7 @@ class Algorithm(BaseModule):
         prediction, initial = self.initialise(x, y)
         target = self.target(y, prediction)
         self.infer_states(x, target, self.plan(x, target, initial))
-        energies, _ = sample_energies(x, target, model=self.model)
+        energies = self.sample_energies(x, target, model=self.model)
         self._put_back(kept)
         return energies
 

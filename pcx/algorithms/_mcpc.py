@@ -1,0 +1,179 @@
+"""Monte Carlo predictive coding: inference by sampling."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..functional import jit, scan
+from ._base import Algorithm, _method
+from ._energy_fn import batched, vodes_of
+from ._langevin import langevin
+from ._wave import is_frozen
+
+NO_SIZE = """MCPC.generate: without x, say how many samples to draw side by side, as in \
+`mcpc.generate(n=64)`; got n={n!r}"""
+
+
+class MCPC(Algorithm):
+    """Monte Carlo predictive coding: inference samples the states instead of minimising over them.
+
+        h := u (forward pass);   T times: h <- h - gamma dF/dh + sqrt(2 gamma) xi,  xi ~ N(0, sigma2);
+        once: theta <- opt_theta(theta, dF/dtheta), at the last sample
+
+    The states' stationary density is exp(-F / sigma2), the posterior of the model given the data that is
+    clamped; with every node free, the model itself. sigma2 = 0 is PC.
+
+    Args:
+        model, T, weight_optim, and all options: see `Algorithm`.
+        state_optim: the dynamics: `pxa.langevin(...)`, with or without momentum, by default
+            `pxa.langevin(0.01)`; or any other noisy optax transformation.
+        output_variance: variance of the clamped nodes (the data) in the model, where all others
+            have 1: their energies are divided by it.
+
+    Raises:
+        ValueError: output_variance <= 0.
+
+    Example:
+        >>> import jax.numpy as jnp, pcx.algorithms as pxa, pcx.models as pxm
+        >>> mcpc = pxa.MCPC(pxm.MLP([2, 8, 3]), T=20, state_optim=pxa.langevin(0.01, momentum=0.9))
+        >>> _ = mcpc.train_step(jnp.eye(2), jnp.ones((2, 3)))
+        >>> hidden, output = mcpc.generate(jnp.eye(2), samples=5, burn_in=10)
+        >>> output.shape
+        (5, 2, 3)
+
+    References:
+        Oliviers, Bogacz & Meulemans, "Learning probability distributions of sensory inputs with Monte
+        Carlo predictive coding", 2024; Pinchetti et al., "Benchmarking predictive coding networks", eqs
+        4-6.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        T: int = 8,
+        state_optim: Any = None,
+        weight_optim: Any = None,
+        *,
+        output_variance: float = 1.0,
+        **options: Any,
+    ):
+        if not output_variance > 0:
+            raise ValueError(f"MCPC: output_variance must be positive; got {output_variance!r}")
+        optim = langevin(0.01) if state_optim is None else state_optim
+        super().__init__(model, T, optim, weight_optim, **options)
+        self.output_variance = float(output_variance)
+        # indices of the clamped vodes that the present call set free
+        self._freed: tuple[int, ...] = ()
+
+    def sample(
+        self, x: Any, y: Any = None, *, samples: int = 100, burn_in: int = 100, thin: int = 1
+    ) -> tuple[jax.Array, ...]:
+        """Samples of the states given the data, from one chain for each sample of the batch.
+
+        Args:
+            x, y: a batch, clamped where the model clamps it.
+            samples: how many to keep.
+            burn_in: steps before the first one counts.
+            thin: keep every `thin`-th.
+
+        Returns:
+            For each vode (see `vode_names`), its samples, (samples, batch, *event).
+        """
+        self._check_counts(samples, burn_in, thin)
+        return _SAMPLE(x, y, samples, burn_in, thin, 0, False, algorithm=self)
+
+    def generate(
+        self,
+        x: Any = None,
+        *,
+        n: int | None = None,
+        samples: int = 1,
+        burn_in: int = 100,
+        thin: int = 1,
+    ) -> tuple[jax.Array, ...]:
+        """Samples of the model itself: every node is free, the output too.
+
+        Args:
+            x: inputs to condition on, (batch, *event); None for a model without input.
+            n: without x, the number of chains (the batch).
+            samples, burn_in, thin: as for `sample`.
+
+        Returns:
+            For each vode, its samples, (samples, batch, *event).
+
+        Raises:
+            ValueError: neither x nor n; counts out of range.
+        """
+        self._check_counts(samples, burn_in, thin)
+        if x is None and (n is None or n < 1):
+            raise ValueError(NO_SIZE.format(n=n))
+        return _SAMPLE(x, None, samples, burn_in, thin, n or 0, True, algorithm=self)
+
+    def inference_energy(self, x: Any, y: Any, *, model: Any) -> jax.Array:
+        """The batch's total energy, with the variance of the output."""
+        return jnp.sum(self.sample_energies(x, y, model=model))
+
+    def sample_energies(self, x: Any, y: Any, *, model: Any) -> jax.Array:
+        """The energy of each sample, with the variance of the output."""
+        if self.output_variance == 1.0:
+            return super().sample_energies(x, y, model=model)
+        factor = 1 / self.output_variance - 1
+        outputs = self._outputs()
+
+        @batched
+        def energies(x: Any, y: Any, *, model: Any) -> Any:
+            model(x, y)
+            vodes = vodes_of(model)
+            return model.energy() + factor * sum(vodes[k].energy() for k in outputs)
+
+        return energies(x, y, model=model)
+
+    def _outputs(self) -> list[int]:
+        vodes = vodes_of(self.model)
+        return [k for k, v in enumerate(vodes) if is_frozen(v.h) or k in self._freed]
+
+    def _sample(
+        self, x: Any, y: Any, samples: int, burn_in: int, thin: int, n: int, free: bool
+    ) -> tuple[jax.Array, ...]:
+        kept = self._set_aside()
+        vodes = vodes_of(self.model)
+        if n:
+            # the size of the batch; the forward pass replaces it
+            vodes[0].h.set(jnp.zeros((n, *(vodes[0].shape or ()))))
+        self._start_sampling(x, y, free)
+        everything = frozenset(range(len(vodes)))
+
+        def one_step(t: Any, *, algorithm: Any) -> Any:
+            algorithm.inference_step(x, y, t, everything)
+            return (), None
+
+        def one_sample(start: Any, *, algorithm: Any) -> Any:
+            scan(one_step, start + jnp.arange(thin))(algorithm=algorithm)
+            return (), tuple(v.h.get() for v in vodes_of(algorithm.model))
+
+        scan(one_step, jnp.arange(burn_in))(algorithm=self)
+        _, out = scan(one_sample, burn_in + thin * jnp.arange(samples))(algorithm=self)
+        self._put_back(kept)
+        return out
+
+    def _start_sampling(self, x: Any, y: Any, free: bool) -> None:
+        self.initialise(x, y)
+        if free:
+            # on this call's copy of the model
+            clamped = [k for k in self._outputs() if vodes_of(self.model)[k].energy_fn is not None]
+            for k in clamped:
+                vodes_of(self.model)[k].h.frozen = False
+            self._freed = tuple(clamped)
+        self.start_states(self.state_optim)
+
+    @staticmethod
+    def _check_counts(samples: int, burn_in: int, thin: int) -> None:
+        if samples < 1 or burn_in < 0 or thin < 1:
+            raise ValueError(
+                "MCPC: samples and thin must be at least 1 and burn_in at least 0; got "
+                f"samples={samples!r}, burn_in={burn_in!r}, thin={thin!r}"
+            )
+
+
+_SAMPLE = jit(static_argnums=(2, 3, 4, 5, 6))(_method("_sample"))

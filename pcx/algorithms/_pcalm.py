@@ -1,0 +1,154 @@
+"""Predictive coding with an augmented Lagrangian."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..core import Param
+from ..functional import vmap
+from ..predictive_coding import zero_energy
+from ..utils import Optim, step
+from ._base import Algorithm
+from ._energy_fn import AXIS, BATCHED, CACHE, vodes_of
+from ._wave import is_frozen
+
+SOLVER = """PCALM steps its multipliers between steps on the states, which the solver {solver} does not \
+leave room for; give an optax transformation as `state_optim`"""
+
+
+class Multiplier(Param):
+    """The multiplier of one vode, of the shape of its state."""
+
+    __slots__ = ()
+
+
+class PCALM(Algorithm):
+    """Predictive coding by the augmented Lagrangian: each node has a multiplier beside its state.
+
+        A = loss(u_L, y) + sum_l rho/2 |h_l - u_l + lam_l / rho|^2        over the free nodes l
+        T times:  h <- opt_h(h, dA/dh);   then  lam_l <- lam_l + alpha (h_l - u_l), with the new h, u
+        once:     theta <- opt_theta(theta, dA/dtheta), with lam before its last update
+
+    lam starts at zero. The multipliers integrate the errors until these vanish: at convergence h = u,
+    and lam carries the gradients of back-propagation, while everything stays local. alpha = 0 and
+    rho = 1 is PC. A node with another energy E_l has rho E_l + lam_l (h_l - u_l) + |lam_l|^2 / (2 rho).
+
+    Every free node with an energy gets a multiplier, so each should be predicted from the others.
+    With SGD on a linear network inference settles for lr < 4 / |2 H + alpha D'D|, with H the Hessian
+    of F in the states and D'D that of its hidden part: about 2/3 of PC's bound 2 / |H| at alpha = 1.
+
+    Args:
+        model, T, state_optim, weight_optim, and all options: see `Algorithm`. The authors use SGD with
+            lr 0.25 and T = 64.
+        alpha: step size of the multipliers.
+        rho: weight of the penalty.
+
+    Attributes:
+        multipliers: for each vode a param with lam, (batch, *event), while a call runs.
+
+    Raises:
+        ValueError: alpha < 0 or rho <= 0; a solver in place of a state optimiser.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, pcx.algorithms as pxa, pcx.models as pxm
+        >>> pcalm = pxa.PCALM(pxm.MLP([2, 8, 8, 2]), T=16, state_optim=optax.sgd(0.25))
+        >>> sorted(pcalm.train_step(jnp.eye(2), jnp.eye(2)))
+        ['energy']
+
+    References:
+        Seely & Gould, arXiv 2605.31022, 2026.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        T: int = 64,
+        state_optim: Any = None,
+        weight_optim: Any = None,
+        *,
+        alpha: float = 1.0,
+        rho: float = 1.0,
+        **options: Any,
+    ):
+        if alpha < 0 or not rho > 0:
+            raise ValueError(f"PCALM needs alpha >= 0 and rho > 0; got alpha={alpha!r}, rho={rho!r}")
+        super().__init__(model, T, state_optim, weight_optim, **options)
+        if self._solver.get() is not None:
+            raise ValueError(SOLVER.format(solver=type(self._solver.get()).__name__))
+        self.alpha, self.rho = float(alpha), float(rho)
+        self.multipliers = [Multiplier() for _ in vodes_of(model)]
+
+    def start_states(self, optim: Optim) -> None:
+        """Fresh optimiser state for every free state, and multipliers of zero."""
+        super().start_states(optim)
+        for vode, lam in zip(vodes_of(self.model), self.multipliers, strict=True):
+            constrained = not is_frozen(vode.h) and vode.energy_fn not in (None, zero_energy)
+            lam.set(jnp.zeros_like(vode.h.get()) if constrained else None)
+
+    def inference_step(
+        self, x: Any, y: Any, t: Any, reached: frozenset[int], with_gradient_norm: bool = False
+    ) -> Any:
+        """The multipliers' update that the last step left open, then one step on the states.
+
+        The update is made here because it needs the predictions in the new states, which this step
+        computes anyway; and learning wants the multipliers before the last one.
+        """
+        rate = self.alpha * (t > 0)
+        errors = self._errors(x, y)
+        for lam, error in zip(self.multipliers, errors, strict=True):
+            if lam.get() is not None:
+                lam.set(lam.get() + jnp.asarray(rate, error.dtype) * error)
+        return super().inference_step(x, y, t, reached, with_gradient_norm)
+
+    def inference_energy(self, x: Any, y: Any, *, model: Any) -> jax.Array:
+        """A, summed over the batch."""
+        return jnp.sum(self.sample_energies(x, y, model=model))
+
+    def sample_energies(self, x: Any, y: Any, *, model: Any) -> jax.Array:
+        """A of each sample, with the present multipliers; F where there are none."""
+        lams = [lam.get() for lam in self.multipliers]
+        if all(lam is None for lam in lams):
+            return super().sample_energies(x, y, model=model)
+        rho = self.rho
+
+        @vmap(BATCHED, in_axes=(0, 0, 0), axis_name=AXIS)
+        def energies(lams: Any, x: Any, y: Any, *, model: Any) -> Any:
+            model(x, y)
+            total = model.energy()
+            for vode, lam in zip(vodes_of(model), lams, strict=True):
+                if lam is not None:
+                    total = total + (rho - 1) * vode.energy() + jnp.sum(lam * _error(vode))
+                    total = total + jnp.sum(lam * lam) / (2 * rho)
+            return total
+
+        return energies(lams, x, y, model=model)
+
+    def _errors(self, x: Any, y: Any) -> list[Any]:
+        """h - u of each vode with a multiplier in the present states, None for the others."""
+        chosen = [lam.get() is not None for lam in self.multipliers]
+
+        @vmap(BATCHED, in_axes=(0, 0), axis_name=AXIS)
+        def errors(x: Any, y: Any, *, model: Any) -> Any:
+            model(x, y)
+            pairs = zip(vodes_of(model), chosen, strict=True)
+            return [_error(vode) if wanted else None for vode, wanted in pairs]
+
+        with step(self.model, clear_params=CACHE):
+            return errors(x, y, model=self.model)
+
+    def _set_aside(self) -> list[Any]:
+        self._forget()
+        return super()._set_aside()
+
+    def _clear(self) -> None:
+        self._forget()
+        super()._clear()
+
+    def _forget(self) -> None:
+        for lam in self.multipliers:
+            lam.set(None)
+
+
+def _error(vode: Any) -> Any:
+    return vode.get("h") - vode.get("u")
