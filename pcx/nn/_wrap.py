@@ -15,6 +15,10 @@ from ._precision import active_dtype, cast_floating, floating_dtype
 NOT_CALLABLE = """Layer wraps callable modules; {name} is not callable. Pass the class and its \
 arguments apart, as in `pxnn.Layer(eqx.nn.MLP, 2, 2, 8, 1)`, and give the class a `__call__`."""
 
+NO_INPUT = """the layer {name} was called with None. If that is the state of a vode, it has no \
+value yet: initialise the states with a forward pass, \
+`with pxu.step(model, pxc.STATUS.INIT): model(x)`."""
+
 STATEFUL = """Layer({name}): this module's call takes a state beside its input. Write \
 `pxnn.StatefulLayer({name}, ...)`, which keeps the state in a param and passes it."""
 
@@ -96,7 +100,12 @@ class Layer(Module):
             key = RKG() if wanted and not given else None
         if key is not None:
             kwargs = {**kwargs, "key": key}
-        return module(*args, **kwargs)
+        try:
+            return module(*args, **kwargs)
+        except (TypeError, AttributeError) as error:
+            if any(arg is None for arg in args):
+                raise TypeError(NO_INPUT.format(name=type(module).__name__)) from error
+            raise
 
     def _on_mode_change(self) -> None:
         inference = self.is_eval

@@ -121,27 +121,30 @@ def _arrays(model: Any, filter: Any, what: str) -> dict[str, np.ndarray]:
 
 
 def _read(source: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(source, allow_pickle=False) as file:
-            if _MANIFEST not in file:
-                raise ValueError(NOT_OURS.format(path=source, why=": it has no list of params"))
-            manifest = json.loads(str(file[_MANIFEST]))
-            if manifest["format"] != _FORMAT:
-                why = f", or by another version (format {manifest['format']})"
-                raise ValueError(NOT_OURS.format(path=source, why=why))
-            return {
-                name: _from_stored(file[name], jnp.dtype(dtype), shape)
-                for name, (dtype, shape) in manifest["entries"].items()
-            }
-    except (zipfile.BadZipFile, EOFError, AttributeError) as error:
-        # a plain array file loads as an array, without the methods of an archive
-        raise ValueError(NOT_OURS.format(path=source, why=f" ({error})")) from error
+    # opened here, because `np.load` leaves a file that it cannot read open
+    with open(source, "rb") as handle:
+        try:
+            file = np.load(handle, allow_pickle=False)
+        except (zipfile.BadZipFile, EOFError, ValueError) as error:
+            raise ValueError(NOT_OURS.format(path=source, why=f" ({error})")) from error
+        if isinstance(file, np.ndarray):
+            raise ValueError(NOT_OURS.format(path=source, why=": it is a single array"))
+        if _MANIFEST not in file:
+            raise ValueError(NOT_OURS.format(path=source, why=": it has no list of params"))
+        manifest = json.loads(str(file[_MANIFEST]))
+        if manifest["format"] != _FORMAT:
+            why = f", or by another version (format {manifest['format']})"
+            raise ValueError(NOT_OURS.format(path=source, why=why))
+        return {
+            name: _from_stored(file[name], jnp.dtype(dtype), shape)
+            for name, (dtype, shape) in manifest["entries"].items()
+        }
 
 
 def _problems(expected: dict[str, np.ndarray], stored: dict[str, np.ndarray]) -> list[str]:
     problems = [f"`{n}` is in the model but not in the file" for n in expected if n not in stored]
     problems += [f"`{n}` is in the file but not in the model" for n in stored if n not in expected]
-    for name in expected.keys() & stored.keys():
+    for name in (n for n in expected if n in stored):
         theirs, ours = (
             f"{jax.dtypes.canonicalize_dtype(a.dtype)}{list(a.shape)}"
             for a in (stored[name], expected[name])
