@@ -5,8 +5,8 @@ from ._base import Algorithm as Algorithm
 from ._bidirectional import BidirectionalPC as BidirectionalPC
 from ._epc import EPC as EPC
 from ._hybrid import HybridPC as HybridPC
-from ._inference import Stop as Stop
 from ._inference import Record as Record
+from ._inference import Stop as Stop
 from ._ipc import IPC as IPC
 from ._langevin import langevin as langevin
 from ._mcpc import MCPC as MCPC

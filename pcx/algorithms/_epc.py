@@ -19,7 +19,7 @@ from ..utils import step as phase
 from ._base import Algorithm
 from ._energy_fn import AXIS, BATCHED, CACHE, batched, gradient, pure, vodes_of
 from ._inference import Plan, Record, free_states, make_plan
-from ._wave import _additive, is_frozen
+from ._wave import Initial, _additive, is_frozen
 
 NOT_A_SUM = """EPC(step="scaled") measures its step from the energies of the vodes, so the model's \
 energy must be their sum; {model} has an `energy` of its own. Use step="fixed"."""
@@ -95,7 +95,7 @@ class EPC(Algorithm):
             raise ValueError(NOT_A_SUM.format(model=type(model).__name__))
         self.step, self.damping, self.distance = step, damping, distance
 
-    def plan(self, x: Any, y: Any, exact: list[bool] | None) -> Plan:
+    def plan(self, x: Any, y: Any, initial: Initial | None) -> Plan:
         """Nothing can be skipped: every error has a gradient from the first step on."""
         return make_plan(x, y, self.model, self.T, None, False, self.unroll)
 

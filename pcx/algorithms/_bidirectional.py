@@ -1,0 +1,178 @@
+"""Bidirectional predictive coding: every node is predicted from below and from above."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from ..core import describe
+from ..functional import jit
+from ..predictive_coding import EnergyModule, VodeParam
+from ..utils import step
+from ._base import Algorithm, _method
+from ._energy_fn import CACHE, batched, vodes_of
+
+COUNT = """BidirectionalPC: the model has {nodes} vodes, so it needs as many backward layers: \
+backward[0] predicts the input x from vode 0, backward[l] vode l - 1 from vode l. Got {got}; put \
+None where a node has no prediction from above."""
+
+SHAPE = """BidirectionalPC: backward[{index}] predicts {node}, which is {expected}, but its \
+output is {got}"""
+
+
+class Bidirectional(EnergyModule):
+    """A chain of nodes with layers in both directions, `BidirectionalPC`'s model.
+
+        F = alpha_f * (energy of the forward model) + alpha_b * sum_l 1/2 |h_l - g_l(h_{l+1})|^2
+
+    Args:
+        forward: an `EnergyModule` with its vodes in a chain: h_1 ... h_L, h_0 = x.
+        backward: g_0 ... g_{L-1}, callables on one sample; None for a node without one.
+        alpha_f, alpha_b: weights of the two directions.
+
+    Raises:
+        ValueError: not one backward layer for each vode; later, a prediction of the wrong shape.
+    """
+
+    def __init__(
+        self,
+        forward: EnergyModule,
+        backward: Sequence[Callable[[Any], Any] | None],
+        alpha_f: float = 1.0,
+        alpha_b: float = 1.0,
+    ):
+        nodes = len(vodes_of(forward))
+        if len(backward) != nodes:
+            raise ValueError(COUNT.format(nodes=nodes, got=len(backward)))
+        self.forward, self.backward = forward, list(backward)
+        self.alpha_f, self.alpha_b = alpha_f, alpha_b
+        self.below = VodeParam.Cache()
+
+    def __call__(self, x: Any, y: Any = None) -> Any:
+        """The forward model's prediction for one sample."""
+        self.below["x"] = x
+        return self.forward(x, y)  # type: ignore[operator]
+
+    def energy(self) -> Any:
+        """F of one sample."""
+        return self.alpha_f * self.forward.energy() + sum(self.backward_energies())
+
+    def backward_energies(self) -> list[Any]:
+        """`alpha_b / 2 |h_l - g_l(h_{l+1})|^2` for l = 0 ... L-1, of one sample."""
+        h = [jnp.asarray(self.below["x"]), *(vode.get("h") for vode in vodes_of(self.forward))]
+        return [
+            0.5 * self.alpha_b * jnp.sum(jnp.square(h[k] - self._predict(k, h[k + 1], h[k])))
+            for k in range(len(self.backward))
+            if self.backward[k] is not None
+        ]
+
+    def _predict(self, index: int, above: Any, node: Any) -> Any:
+        prediction = self.backward[index](above)  # type: ignore[misc]
+        if jnp.shape(prediction) != jnp.shape(node):
+            raise ValueError(
+                SHAPE.format(
+                    index=index,
+                    node=f"the state of vode {index - 1}" if index else "the input x",
+                    expected=describe(node),
+                    got=describe(prediction),
+                )
+            )
+        return prediction
+
+
+class BidirectionalPC(Algorithm):
+    """Predictive coding with predictions in both directions: one model classifies and generates.
+
+        F = alpha_f [sum_{l<L} 1/2 |h_l - f_l(h_{l-1})|^2 + loss(f_L(h_{L-1}), y)]
+            + alpha_b sum_{l<L} 1/2 |h_l - g_l(h_{l+1})|^2,        h_0 = x,  h_L = y
+
+    Inference and learning are those of PC on this energy; both directions learn. States start with
+    a forward pass. With alpha_b = 0 (and alpha_f = 1) it is PC.
+
+    Args:
+        model: the forward direction f, a chain of vodes, as for any algorithm.
+        T, state_optim, weight_optim, and all other options: see `Algorithm`.
+        backward: the backward direction, `[g_0, ..., g_{L-1}]`: g_0 predicts x from the first vode,
+            g_l vode l - 1 (counted from 0) from vode l. Layers, `Sequential`s, or any callables on
+            one sample; None for no prediction.
+        alpha_f, alpha_b: weights of the two directions.
+
+    Attributes:
+        model: a `Bidirectional` with the user's model in `.forward` and the layers in `.backward`.
+
+    Raises:
+        ValueError: not one backward layer for each vode.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, pcx.algorithms as pxa, pcx.models as pxm, pcx.nn as pxnn
+        >>> model = pxm.MLP([4, 8, 2])
+        >>> backward = [pxnn.Linear(8, 4), pxnn.Linear(2, 8)]
+        >>> bpc = pxa.BidirectionalPC(model, T=4, backward=backward, alpha_b=1e-2)
+        >>> x, y = jnp.ones((3, 4)), jnp.ones((3, 2))
+        >>> _ = bpc.train_step(x, y)
+        >>> bpc.predict(x).shape, bpc.generate(y).shape
+        ((3, 2), (3, 4))
+
+    References:
+        Oliviers, Tang & Bogacz, "Bidirectional predictive coding", 2025.
+    """
+
+    model: Any
+
+    def __init__(
+        self,
+        model: EnergyModule,
+        T: int = 8,
+        state_optim: Any = None,
+        weight_optim: Any = None,
+        *,
+        backward: Sequence[Callable[[Any], Any] | None],
+        alpha_f: float = 1.0,
+        alpha_b: float = 1.0,
+        **options: Any,
+    ):
+        if isinstance(model, EnergyModule):
+            model = Bidirectional(model, backward, alpha_f, alpha_b)
+        super().__init__(model, T, state_optim, weight_optim, **options)
+
+    def generate(self, y: Any) -> Any:
+        """What the backward direction alone makes of outputs y, (batch, *event): inputs x.
+
+        Raises:
+            ValueError: a node has no prediction from above.
+        """
+        if None in self.model.backward:
+            raise ValueError("generate: a backward layer is None, so x cannot be reached from y")
+        return _GENERATE(y, algorithm=self)
+
+    def _generate(self, y: Any) -> Any:
+        return _backward_pass(y, None, model=self.model)
+
+    def watch(self, x: Any, y: Any, energies: bool, states: bool) -> tuple[Any, Any]:
+        """Energies of nodes: each vode's own, and that of its prediction of the node below."""
+        _, seen = super().watch(x, y, False, states)
+        if not energies:
+            return None, seen
+        with step(self.model, clear_params=CACHE):
+            both = _both_energies(x, y, model=self.model)
+        return jnp.stack([jnp.mean(jnp.asarray(e)) for e in both]), seen
+
+
+@batched
+def _both_energies(x: Any, y: Any, *, model: Any) -> Any:
+    model(x, y)
+    total = [model.alpha_f * vode.energy() for vode in vodes_of(model)]
+    predicting = [k for k, layer in enumerate(model.backward) if layer is not None]
+    for k, energy in zip(predicting, model.backward_energies(), strict=True):
+        total[k] = total[k] + energy
+    return total
+
+
+@batched
+def _backward_pass(y: Any, _: Any, *, model: Any) -> Any:
+    for layer in reversed(model.backward):
+        y = layer(y)
+    return y
+
+
+_GENERATE = jit()(_method("_generate"))
