@@ -1,7 +1,8 @@
+# ruff: noqa: T201
 """Plant one-line defects and count those that no test notices.
 
     python tests/mutate.py pcx/utils/_step.py tests/utils
-    python tests/mutate.py pcx/core/_filter.py tests/core/test_masks.py --most 20
+    python tests/mutate.py pcx/core/_filter.py tests/core --most 20
 
 Works on a copy of the repository. A defect that survives is a line whose behaviour no test pins down.
 """
