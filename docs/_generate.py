@@ -266,20 +266,28 @@ def title(case: Case) -> str:
 
 
 def overview(paper: dict[Case, Any], measured: dict[Case, list[Row]]) -> str:
-    """Paper's Table 1, with the value measured here below each number."""
-    rows = []
+    """Paper's Table 1 with what was measured here; then the cases that were not."""
+    rows, missing = [], []
     for case, values in paper.items():
+        reference = [f"{values[a][0]:.2f}" for a in PAPER_ALGORITHMS]
+        if case not in measured:
+            missing.append([title(case), *reference])
+            continue
         own: dict[str, Row] = {}
-        for row in measured.get(case, []):
+        for row in measured[case]:
             own.setdefault(row.algorithm, row)
-        source = "paper" if own else f"paper; here {NOT_YET}"
-        rows.append([title(case), source, *(f"{values[a][0]:.2f}" for a in PAPER_ALGORITHMS)])
-        if own:
-            cells = [f"**{own[a].value('best')}**" if a in own else "" for a in PAPER_ALGORITHMS]
-            rows.append([title(case), "here, best epoch", *cells])
-    return "Test accuracy in percent. An empty cell has not been measured yet.\n\n" + table(
-        ["", "", *PAPER_ALGORITHMS], rows
-    )
+        cells = [f"**{own[a].value('best')}**" if a in own else "" for a in PAPER_ALGORITHMS]
+        rows += [[title(case), "paper", *reference], ["", "here", *cells]]
+    parts = []
+    if rows:
+        parts += [
+            "Test accuracy in percent, best epoch. An empty cell is not measured yet.",
+            table(["", "", *PAPER_ALGORITHMS], rows),
+        ]
+    if missing:
+        parts += [f"The paper's values of what is {NOT_YET} here:"]
+        parts += [table(["", *PAPER_ALGORITHMS], missing)]
+    return "\n\n".join(parts)
 
 
 def case_table(rows: list[Row], paper: dict[str, tuple[float, float]] | None) -> str:

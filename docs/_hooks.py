@@ -79,6 +79,11 @@ title: pcx
 hide: [navigation, toc]
 ---
 
+<style>
+.md-content { max-width: 46rem; margin: auto }
+.md-content img { margin: auto }
+</style>
+
 """
 
 
@@ -110,11 +115,16 @@ def subpackages() -> list[str]:
     return known + sorted(found - set(known))
 
 
+# what the other names of a subpackage build on; the rest follow in the order of the code
+FIRST = ("PC", "Trainer", "MLP", "Vode", "EnergyModule", "Layer", "jit", "Mask", "Param", "Module")
+
+
 def exported(name: str) -> list[str]:
     """The names that `pcx/<name>/__init__.py` exports (`X as X`), classes and functions alike."""
     tree = ast.parse((ROOT / "pcx" / name / "__init__.py").read_text())
     imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
-    return [a.name for node in imports for a in node.names if a.asname == a.name]
+    names = [a.name for node in imports for a in node.names if a.asname == a.name]
+    return [n for n in FIRST if n in names] + [n for n in names if n not in FIRST]
 
 
 ALIAS = {
@@ -159,7 +169,8 @@ def notebook_titles() -> list[tuple[str, str]]:
         cells = json.loads(path.read_text())["cells"]
         texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
         heading = next((m for t in texts if (m := re.search(r"^#\s+(.+)$", t, re.MULTILINE))), None)
-        out.append((f"tutorials/{path.stem}.md", heading[1].strip() if heading else path.stem))
+        title = heading[1].replace("`", "").strip() if heading else path.stem
+        out.append((f"tutorials/{path.stem}.md", title))
     return out
 
 
