@@ -1,7 +1,7 @@
 """The listing of the paper's Appendix A in its own spelling, vmapped over mini-batches."""
 # The spelling and layout of the listing are kept.
 # fmt: off
-# ruff: noqa: A001, ARG001, B007, B905, E251, E302, E305, T201
+# ruff: noqa: A001, B007, B905, T201
 
 import jax
 import jax.nn as jnn

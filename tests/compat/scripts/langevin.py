@@ -1,8 +1,8 @@
 """Langevin sampling with noisy state optimisers, against the closed-form Gaussian posterior.
 
 h ~ N(m, I) and y ~ N(W h, I), so F = 1/2 |h - m|^2 + 1/2 |y - W h|^2 and the posterior of h is
-N(K^-1 (m + W' y), K^-1) with K = I + W' W. The chain h <- h - gamma grad F + sqrt(2 gamma) xi has the
-exact stationary covariance K^-1 (I - gamma K / 2)^-1.
+N(K^-1 (m + W' y), K^-1) with K = I + W' W. The chain h <- h - gamma grad F + sqrt(2 gamma) xi has
+the exact stationary covariance K^-1 (I - gamma K / 2)^-1.
 """
 # ruff: noqa: T201
 

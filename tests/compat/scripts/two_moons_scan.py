@@ -1,6 +1,8 @@
 """The classifier of two moons with its inference in one `pxf.scan`: compile time free of T."""
 # ruff: noqa: T201
 
+import itertools
+
 import jax
 import numpy as np
 import optax
@@ -19,7 +21,7 @@ class Model(pxc.EnergyModule):
     def __init__(self, dims, act_fn):
         super().__init__()
         self.act_fn = act_fn
-        self.layers = [pxnn.Linear(a, b) for a, b in zip(dims[:-1], dims[1:], strict=True)]
+        self.layers = [pxnn.Linear(a, b) for a, b in itertools.pairwise(dims)]
         self.vodes = [pxc.Vode((d,)) for d in dims[1:]]
         self.vodes[-1].h.frozen = True
 
@@ -44,9 +46,7 @@ def energy(x, *, model):
 
 def inference_step(_, x, *, model, optim_h):
     with pxu.step(model, clear_params=pxc.VodeParam.Cache):
-        (e, y_), g = pxf.value_and_grad(FREE.to((False, True)), has_aux=True)(energy)(
-            x, model=model
-        )
+        (e, _), g = pxf.value_and_grad(FREE.to((False, True)), has_aux=True)(energy)(x, model=model)
     optim_h.step(model, g["model"])
     return x, e
 

@@ -1,6 +1,8 @@
 """A classifier of two moons: 8 unrolled inference steps, then one learning step, per batch."""
 # ruff: noqa: T201
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +20,7 @@ class Model(pxc.EnergyModule):
         super().__init__()
         self.act_fn = px.static(act_fn)
         dims = [input_dim] + [hidden_dim] * (nm_layers - 1) + [output_dim]
-        self.layers = [pxnn.Linear(a, b) for a, b in zip(dims[:-1], dims[1:], strict=True)]
+        self.layers = [pxnn.Linear(a, b) for a, b in itertools.pairwise(dims)]
         self.vodes = [pxc.Vode() for _ in range(nm_layers - 1)] + [pxc.Vode(pxc.ce_energy)]
         self.vodes[-1].h.frozen = True
 

@@ -5,6 +5,8 @@ are exactly those of gradient descent on the squared error.
 """
 # ruff: noqa: T201
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +24,7 @@ LEARNING_RATE = 0.3
 class Model(pxc.EnergyModule):
     def __init__(self, dims):
         super().__init__()
-        self.layers = [pxnn.Linear(a, b) for a, b in zip(dims[:-1], dims[1:], strict=True)]
+        self.layers = [pxnn.Linear(a, b) for a, b in itertools.pairwise(dims)]
         self.vodes = [pxc.Vode((d,)) for d in dims[1:]]
 
     def __call__(self, x, y=None):
