@@ -1,5 +1,6 @@
 """State that survives a pure transform: params, modules, masks, random keys."""
 
+from ._describe import describe as describe
 from ._filter import Mask as Mask
 from ._filter import to_predicate as to_predicate
 from ._module import BaseModule as BaseModule
@@ -8,13 +9,13 @@ from ._module import count_params as count_params
 from ._param import BaseParam as BaseParam
 from ._param import DynamicParam as DynamicParam
 from ._param import Param as Param
-from ._param_dict import ParamCache as ParamCache
-from ._param_dict import ParamDict as ParamDict
-from ._describe import describe as describe
 from ._param import get as get
 from ._param import is_param as is_param
 from ._param import set as set
+from ._param_dict import ParamCache as ParamCache
+from ._param_dict import ParamDict as ParamDict
 from ._random import RKG as RKG
+from ._random import RandomKey as RandomKey
 from ._random import RandomKeyGenerator as RandomKeyGenerator
 from ._scope import Scope as Scope
 from ._scope import check_write as check_write

@@ -7,6 +7,7 @@ from typing import Any, Union, get_args, get_origin
 import jax
 
 from ._param import BaseParam, is_param
+from ._param_dict import ParamCache
 
 BAD_FILTER = """a mask filter must be a param type (`pxc.VodeParam`), a union of types \
 (`pxnn.LayerParam | pxnn.StateParam`), a callable from param to bool, or another mask; got {got}.{hint}"""
@@ -33,9 +34,8 @@ def to_predicate(spec: Any, nodes: bool = False) -> Callable[[Any], bool]:
     if isinstance(spec, type):
         # markers such as ParamCache are mixed into param classes without being one
         is_node = getattr(spec, "_is_pcx_module", False)
-        known = issubclass(spec, BaseParam) or spec.__module__.startswith("pcx.core") or spec is object
-        marker = any(issubclass(c, spec) for c in _subclasses(BaseParam))
-        if (is_node and not nodes) or not (known or marker or is_node):
+        known = spec is ParamCache or any(issubclass(c, spec) for c in _subclasses(BaseParam))
+        if not (nodes if is_node else known):
             hint = ""
             if is_node:
                 hint = (
@@ -44,7 +44,8 @@ def to_predicate(spec: Any, nodes: bool = False) -> Callable[[Any], bool]:
                 )
             raise TypeError(BAD_FILTER.format(got=f"the type {spec.__qualname__}", hint=hint))
         return lambda param: isinstance(param, spec)
-    if callable(spec) and not isinstance(spec, BaseParam) and not getattr(spec, "_is_pcx_module", False):
+    is_ours = isinstance(spec, BaseParam) or getattr(spec, "_is_pcx_module", False)
+    if callable(spec) and not is_ours:
         return lambda param: bool(spec(param))
     raise TypeError(BAD_FILTER.format(got=repr(spec)[:80], hint=""))
 
@@ -54,7 +55,8 @@ def _any_of(parts: list[Callable[[Any], bool]]) -> Callable[[Any], bool]:
 
 
 def _subclasses(cls: type) -> list[type]:
-    return [cls, *(s for c in cls.__subclasses__() for s in _subclasses(c))]
+    below: list[type] = cls.__subclasses__()
+    return [cls, *(s for c in below for s in _subclasses(c))]
 
 
 def _matches(param: Any, attributes: dict[str, Any]) -> bool:

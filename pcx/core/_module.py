@@ -23,7 +23,7 @@ class BaseModule:
     __slots__ = ("__dict__", "__weakref__", "_scope", "_walk")
     _is_pcx_module = True
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
         module = object.__new__(cls)
         object.__setattr__(module, "_scope", _scope.state.scope)
         return module
@@ -62,10 +62,11 @@ class BaseModule:
         for child in jax.tree_util.tree_leaves(
             vars(self), is_leaf=lambda x: isinstance(x, BaseModule | BaseParam)
         ):
-            if isinstance(child, cls or BaseModule) and id(child) not in seen:
-                if isinstance(child, BaseModule):
-                    seen.add(id(child))
-                    yield child
+            if not isinstance(child, BaseModule) or id(child) in seen:
+                continue
+            seen.add(id(child))
+            if cls is None or isinstance(child, cls):
+                yield child
 
     def modules(self, cls: "type | tuple[type, ...] | None" = None) -> Iterator["BaseModule"]:
         """This module and all modules below it, each object once.
@@ -140,9 +141,10 @@ class Module(BaseModule):
         >>> class Scale(px.Module):
         ...     def __init__(self):
         ...         self.gain = px.Param(jnp.ones(2))
-        ...         self.power = 2                       # static
+        ...         self.power = 2  # static
+        ...
         ...     def __call__(self, x):
-        ...         return self.gain * x ** self.power
+        ...         return self.gain * x**self.power
         >>> Scale().train().is_train
         True
     """

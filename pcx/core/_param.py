@@ -135,7 +135,7 @@ class Param(DynamicParam):
         >>> p += 1
         >>> float(jnp.sum(p * 2))
         12.0
-        >>> p.frozen = True     # metadata, for masks
+        >>> p.frozen = True  # metadata, for masks
         >>> p
         Param(f32[3], frozen=True)
     """

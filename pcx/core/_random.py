@@ -8,8 +8,8 @@ from . import _scope
 from ._module import BaseModule
 from ._param import Param
 
-UNTRACKED = """a random number generator draws inside a JAX transform that does not track its state \
-(`jax.jit` or another of `jax`'s own), which would leave a dead tracer in it. Use the transform of \
+UNTRACKED = """a random number generator draws inside a JAX transform that does not track its \
+state (`jax.jit` or another of `jax`'s own), which would leave a dead tracer in it. Use the transform of \
 the same name in `pcx.functional`, and pass a generator of your own by keyword (`px.RKG` always \
 comes along); or pass a key, as in plain JAX"""
 
@@ -80,7 +80,7 @@ class _Default(RandomKeyGenerator):
         jax.tree_util.register_pytree_with_keys(
             cls,
             lambda generator: (((jax.tree_util.GetAttrKey("key"), generator.key),), None),
-            lambda _, children: _with_key(children[0]),
+            lambda _, children: _with_key(*children),
             lambda generator: ((generator.key,), None),
         )
 
@@ -102,8 +102,8 @@ class _Default(RandomKeyGenerator):
         return _with_key, (self.key,)
 
 
-def _with_key(key: Any) -> RandomKeyGenerator:
-    """A generator around a param; a copy of the default one is an ordinary one in the same state."""
+def _with_key(key: Any) -> Any:
+    """A generator around a param: a copy of the default one is an ordinary one."""
     generator = RandomKeyGenerator.__new__(RandomKeyGenerator)
     generator.__dict__["key"] = key
     return generator

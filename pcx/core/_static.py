@@ -3,7 +3,6 @@
 import contextlib
 import types
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from types import FunctionType
 from typing import Any, Self
 
 import jax
@@ -143,8 +142,8 @@ def _freeze_all(value: Iterable[Any]) -> tuple[Any, ...]:
     return tuple(map(freeze, value))
 
 
-# How a value that compares too loosely, or not at all, is made comparable. Numbers: 1 == 1.0 == True
-# and 0.0 == -0.0, yet they trace differently; nan is not even equal to itself. Containers: by
+# How a value that compares too loosely, or not at all, is made comparable. Numbers: 1 == 1.0 and
+# 1 == True and 0.0 == -0.0, yet they trace differently; nan is not even equal to itself. Containers: by
 # content, so that editing a static list in place is seen as a change.
 _STAND_INS: dict[type, Callable[[Any], Hashable]] = {
     bool: lambda x: ("bool", x),

@@ -147,7 +147,7 @@ def tree_inject(
         shown = ", ".join(path for path, _ in targets[:8]) + (", ..." if len(targets) > 8 else "")
         raise ValueError(
             f"tree_inject got {len(source)} values for {len(targets)} params ({shown}); "
-            "nothing was written. Values must come in the order of `tree_extract` with the same filter"
+            "nothing was written. Values come in the order of `tree_extract` with the same filter"
         )
     for (_, param), value in zip(targets, source, strict=True):
         inject_fn(param, get(value))

@@ -1,17 +1,17 @@
 """JAX transforms that keep track of params (`pxf`)."""
 
-from ._control_flow import Cond as Cond
-from ._control_flow import Scan as Scan
-from ._control_flow import Switch as Switch
-from ._control_flow import WhileLoop as WhileLoop
-from ._control_flow import cond as cond
-from ._control_flow import scan as scan
-from ._control_flow import switch as switch
-from ._control_flow import while_loop as while_loop
-from ._transforms import Jit as Jit
-from ._transforms import Transform as Transform
-from ._transforms import ValueAndGrad as ValueAndGrad
-from ._transforms import Vmap as Vmap
-from ._transforms import jit as jit
-from ._transforms import value_and_grad as value_and_grad
-from ._transforms import vmap as vmap
+from ._branches import Cond as Cond
+from ._branches import Switch as Switch
+from ._branches import cond as cond
+from ._branches import switch as switch
+from ._grad import ValueAndGrad as ValueAndGrad
+from ._grad import value_and_grad as value_and_grad
+from ._jit import Jit as Jit
+from ._jit import jit as jit
+from ._loops import Scan as Scan
+from ._loops import WhileLoop as WhileLoop
+from ._loops import scan as scan
+from ._loops import while_loop as while_loop
+from ._transform import Transform as Transform
+from ._vmap import Vmap as Vmap
+from ._vmap import vmap as vmap

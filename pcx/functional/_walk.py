@@ -1,13 +1,15 @@
 """Remembering a walk over an object graph, and seeing that nothing has changed since.
 
-`collect` visits every object below the keyword arguments, which costs more than a microsecond for each param.
-Most calls find what the last one found. So a walk is remembered on the object it began at, together with
-the content of every container it went through; comparing that content by identity is many times
-cheaper than walking, and as exact: any attribute set or deleted, any element replaced in a list or
-dictionary, any static value changed is seen, and then the graph is walked again.
+A walk visits every object below the keyword arguments, which costs about a microsecond for each
+param. Most calls find what the last one found. So a walk is remembered on the object it began at,
+together with the content of every container it went through; comparing that content by identity
+is several times cheaper than walking, and as exact: any attribute set or deleted, any element
+replaced in a list or dictionary, any static value changed is seen, and then the graph is walked
+again.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from operator import is_
 from typing import Any
 
@@ -17,27 +19,37 @@ import jax
 from ..core import BaseModule, DynamicParam, StaticParam
 
 
+class Unrememberable(Exception):
+    """The graph holds something whose changes could go unseen."""
+
+
 class Walk:
     """The containers of an object graph and what they held.
 
     Args:
         kwargs: the keyword arguments that were walked.
-        params: the params that were found, in order.
+        params: the params that were found.
 
     Raises:
         Unrememberable: the graph holds something whose changes could go unseen.
     """
 
-    __slots__ = ("_children", "_dicts", "_lists", "_metadata", "_names", "_statics", "_values")
+    __slots__ = ("_children", "_containers", "_dicts", "_lists", "_names", "_sizes", "_statics")
 
     def __init__(self, kwargs: dict[str, Any], params: list[DynamicParam]):
-        self._dicts: list[dict[Any, Any]] = []
-        self._lists: list[list[Any]] = []
+        self._dicts: list[dict[Any, Any]] = [param.__dict__ for param in params]  # metadata
+        for metadata in self._dicts:
+            for value in metadata.values():
+                _check_hashable(value)
+        self._lists: list[Any] = []
         self._statics: list[StaticParam] = []
         self._visit(kwargs.values())
-        self._names, self._children = self._content()
-        self._values = [s._value for s in self._statics]
-        self._metadata = [dict(p.__dict__) for p in params]
+        self._containers: list[Any] = [*self._dicts, *self._lists]
+        self._sizes = list(map(len, self._containers))
+        # empty ones hold nothing to compare
+        self._dicts = [d for d in self._dicts if d]
+        self._names = list(chain.from_iterable(self._dicts))
+        self._children = list(self._content())
 
     def _visit(self, objects: Iterable[Any]) -> None:
         stack, seen = list(objects), set()
@@ -60,6 +72,7 @@ class Walk:
             elif isinstance(x, StaticParam):
                 _check_hashable(x._value)
                 self._statics.append(x)
+                self._dicts.append(vars(x))
             elif isinstance(x, tuple):
                 stack.extend(x)
             elif isinstance(x, eqx.Module):
@@ -71,34 +84,18 @@ class Walk:
             else:
                 raise Unrememberable
 
-    def _content(self) -> tuple[list[Any], list[Any]]:
-        names: list[Any] = []
-        children: list[Any] = []
-        for d in self._dicts:
-            names += d
-            children += d.values()
-        for x in self._lists:
-            children += x
-        return names, children
+    def _content(self) -> Iterator[Any]:
+        values = map(dict.values, self._dicts)
+        statics = [static._value for static in self._statics]
+        return chain(chain.from_iterable(values), chain.from_iterable(self._lists), statics)
 
     def fits(self) -> bool:
         """Whether every container still holds the very same objects under the same names."""
-        names, children = self._content()
         return (
-            len(names) == len(self._names)
-            and len(children) == len(self._children)
-            and all(map(is_, names, self._names))
-            and all(map(is_, children, self._children))
-            and all(map(is_, [s._value for s in self._statics], self._values))
+            list(map(len, self._containers)) == self._sizes
+            and all(map(is_, chain.from_iterable(self._dicts), self._names))
+            and all(map(is_, self._content(), self._children))
         )
-
-    def same_metadata(self, params: list[DynamicParam]) -> bool:
-        """Whether the params carry the attributes that they carried."""
-        return [p.__dict__ for p in params] == self._metadata
-
-
-class Unrememberable(Exception):
-    """The graph holds something whose changes could go unseen."""
 
 
 def _check_hashable(value: Any) -> None:

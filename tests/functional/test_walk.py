@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import pcx as px
 import pcx.functional as pxf
 import pcx.nn as pxnn
-from pcx.functional import _tracked
+from pcx.functional import _collect
 
 
 class Node(px.Module):
@@ -39,6 +39,8 @@ def make():
     root.setting = px.static(3)
     root.state = px.Param((jnp.ones(1), {"count": jnp.zeros(())}))
     root.plain = jnp.ones(2)
+    root.many = [px.Param(jnp.ones(1)), px.Param(jnp.ones(2))]
+    root.more = [px.Param(jnp.ones(3))]
     return root
 
 
@@ -60,6 +62,18 @@ CHANGES = {
     "change a static": lambda r: r.setting.set(r.setting.get() + 1),
     "mark a param": lambda r: setattr(r.w, "frozen", not r.w.__dict__.get("frozen", False)),
     "unmark a param": lambda r: r.w.__dict__.pop("frozen", None),
+    "move a mark to another param": lambda r: (
+        r.w.__dict__.pop("moved", None),
+        setattr(r.state, "moved", True),
+    ),
+    "move it back": lambda r: (
+        r.state.__dict__.pop("moved", None),
+        setattr(r.w, "moved", True),
+    ),
+    "mark with a number that equals the mark": lambda r: setattr(r.w, "moved", 1),
+    "move the end of a list to the start of the next": lambda r: (
+        r.more.insert(0, r.many.pop()) if r.many else r.many.extend(r.more) or r.more.clear()
+    ),
     "give a param its first value": lambda r: r.children[0].h.set(jnp.ones(4)),
     "empty a param": lambda r: r.children[0].h.set(None),
     "put a tree into a param": lambda r: r.w.set({"x": jnp.ones(1), "name": "text"}),
@@ -75,8 +89,8 @@ CHANGES = {
 
 
 def same(a, b):
-    assert a.structure == b.structure
-    assert hash(a.structure) == hash(b.structure)
+    assert a.key == b.key
+    assert hash(a.key) == hash(b.key)
     assert len(a.params) == len(b.params)
     assert all(x is y for x, y in zip(a.params, b.params, strict=True))
     assert len(a.values) == len(b.values)
@@ -90,24 +104,24 @@ def test_any_sequence_of_changes_is_seen(names):
     for name in ["nothing", *names, "nothing"]:
         CHANGES[name](root)
         kwargs = {"model": root, "other": other}
-        same(_tracked.collect(kwargs), _tracked._walk(kwargs))
+        same(_collect.take_apart(kwargs), _collect.walk(kwargs))
 
 
 def test_an_unchanged_graph_is_not_walked_again(monkeypatch):
     root = make()
-    _tracked.collect({"model": root})
+    _collect.take_apart({"model": root})
     root.w.set(jnp.zeros(2))  # a new array in a param is no change of the graph
-    monkeypatch.setattr(_tracked, "_walk", lambda kwargs: pytest.fail("walked again"))
-    found = _tracked.collect({"model": root})
+    monkeypatch.setattr(_collect, "walk", lambda kwargs: pytest.fail("walked again"))
+    found = _collect.take_apart({"model": root})
     assert any(v is root.w.get() for v in found.values)
 
 
 def test_the_names_and_objects_of_the_keyword_arguments_are_part_of_the_memory():
     a, b = make(), make()
-    same(_tracked.collect({"x": a, "y": b}), _tracked._walk({"x": a, "y": b}))
-    same(_tracked.collect({"y": a, "x": b}), _tracked._walk({"y": a, "x": b}))
-    same(_tracked.collect({"x": a, "y": a}), _tracked._walk({"x": a, "y": a}))
-    same(_tracked.collect({"x": a}), _tracked._walk({"x": a}))
+    same(_collect.take_apart({"x": a, "y": b}), _collect.walk({"x": a, "y": b}))
+    same(_collect.take_apart({"y": a, "x": b}), _collect.walk({"y": a, "x": b}))
+    same(_collect.take_apart({"x": a, "y": a}), _collect.walk({"x": a, "y": a}))
+    same(_collect.take_apart({"x": a}), _collect.walk({"x": a}))
 
 
 def test_what_could_change_unseen_is_walked_every_time():
@@ -127,7 +141,7 @@ def test_what_could_change_unseen_is_walked_every_time():
     root.box = Box(px.Param(jnp.ones(1)))
     root.listed = px.static([1, 2])
     for _ in range(3):
-        same(_tracked.collect({"m": root}), _tracked._walk({"m": root}))
+        same(_collect.take_apart({"m": root}), _collect.walk({"m": root}))
         root.box.x = px.Param(jnp.ones(1))
         root.listed.get().append(3)
 
@@ -136,8 +150,8 @@ def test_a_graph_that_changes_at_every_call_stops_being_remembered_and_stays_rig
     root = make()
     for i in range(60):
         root.n = i + 1000
-        same(_tracked.collect({"m": root}), _tracked._walk({"m": root}))
-    assert len(root._walk) <= _tracked._MAX_MEMORIES
+        same(_collect.take_apart({"m": root}), _collect.walk({"m": root}))
+    assert len(root._walk) <= _collect.MAX_MEMORIES
 
 
 def test_memory_keeps_no_arrays_alive():
@@ -157,7 +171,7 @@ def test_a_copied_or_pickled_module_starts_without_memory():
 
     root = Node()
     root.w = px.Param(jnp.ones(2))
-    _tracked.collect({"m": root})
+    _collect.take_apart({"m": root})
     for twin in (copy.deepcopy(root), pickle.loads(pickle.dumps(root))):
         assert not hasattr(twin, "_walk")
-        same(_tracked.collect({"m": twin}), _tracked._walk({"m": twin}))
+        same(_collect.take_apart({"m": twin}), _collect.walk({"m": twin}))
