@@ -13,6 +13,7 @@ from ._mcpc import MCPC as MCPC
 from ._nudging import NudgedPC as NudgedPC
 from ._pc import PC as PC
 from ._pcalm import PCALM as PCALM
+from ._solvers import Diffrax as Diffrax
 from ._torch2pc import mean_squared_error as mean_squared_error
 from ._torch2pc import pc_gradients as pc_gradients
 from ._torch2pc import PCGradients as PCGradients
