@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from ..functional import jit, scan
-from ._base import Algorithm, _method
+from ._base import Algorithm, _method, forward_prediction
 from ._energy_fn import batched, vodes_of
 from ._langevin import langevin
-from ._wave import is_frozen
+from ._wave import Initial, is_frozen
 
 NO_SIZE = """MCPC.generate: without x, say how many samples to draw side by side, as in \
 `mcpc.generate(n=64)`; got n={n!r}"""
@@ -63,8 +63,9 @@ class MCPC(Algorithm):
         optim = langevin(0.01) if state_optim is None else state_optim
         super().__init__(model, T, optim, weight_optim, **options)
         self.output_variance = float(output_variance)
-        # indices of the clamped vodes that the present call set free
+        # of the present call: indices of the clamped vodes that it set free, number of chains
         self._freed: tuple[int, ...] = ()
+        self._chains = 0
 
     def sample(
         self, x: Any, y: Any = None, *, samples: int = 100, burn_in: int = 100, thin: int = 1
@@ -110,6 +111,15 @@ class MCPC(Algorithm):
             raise ValueError(NO_SIZE.format(n=n))
         return _SAMPLE(x, None, samples, burn_in, thin, n or 0, True, algorithm=self)
 
+    def initialise(self, x: Any, y: Any) -> tuple[Any, Initial | None]:
+        """As `Algorithm.initialise`; without any data, for as many chains as were asked for."""
+        if x is not None or y is not None:
+            return super().initialise(x, y)
+        first = vodes_of(self.model)[0]
+        # tells the size of the batch; the forward pass replaces it
+        first.h.set(jnp.zeros((self._chains, *(first.shape or ()))))
+        return forward_prediction(x, y, self.model), None
+
     def inference_energy(self, x: Any, y: Any, *, model: Any) -> jax.Array:
         """The batch's total energy, with the variance of the output."""
         return jnp.sum(self.sample_energies(x, y, model=model))
@@ -138,9 +148,7 @@ class MCPC(Algorithm):
     ) -> tuple[jax.Array, ...]:
         kept = self._set_aside()
         vodes = vodes_of(self.model)
-        if n:
-            # the size of the batch; the forward pass replaces it
-            vodes[0].h.set(jnp.zeros((n, *(vodes[0].shape or ()))))
+        self._chains = n
         self._start_sampling(x, y, free)
         everything = frozenset(range(len(vodes)))
 
