@@ -20,9 +20,9 @@ class Sections(griffe.Extension):
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Called for every object that has been read."""
+        if obj.is_class and obj.path.startswith("pcx.nn._layers."):
+            give_signature(obj)
         if obj.docstring is not None:
-            if obj.is_class and obj.path.startswith("pcx.nn._layers."):
-                obj.docstring.value = layer(obj.name)
             text = re.sub(r"^Example:$", "Examples:", obj.docstring.value, flags=re.MULTILINE)
             obj.docstring.value = REFERENCES.sub(paragraph, text)
 
@@ -31,11 +31,16 @@ def paragraph(match: re.Match[str]) -> str:
     return f"*References*: {textwrap.dedent(match[1]).strip()}\n"
 
 
-def layer(name: str) -> str:
-    """Docstring of a named layer, with how it is called."""
+def give_signature(layer: Any) -> None:
+    """Give a named layer the signature and docstring that it has at run time."""
     import pcx.nn
 
-    cls = getattr(pcx.nn, name)
-    parameters = [str(p) for p in inspect.signature(cls).parameters.values() if p.name != "rkg"]
-    call = ", ".join([*parameters, "rkg=px.RKG"])
-    return f"{inspect.getdoc(cls)}\n\n    {name}({call})\n"
+    cls = getattr(pcx.nn, layer.name)
+    parameters = griffe.Parameters()
+    for p in inspect.signature(cls).parameters.values():
+        default = None if p.default is p.empty else "RKG" if p.name == "rkg" else repr(p.default)
+        kind = griffe.ParameterKind[p.kind.name.lower()]
+        parameters.add(griffe.Parameter(p.name, kind=kind, default=default))
+    layer.set_member("__init__", griffe.Function("__init__", parameters=parameters))
+    if layer.docstring is not None:
+        layer.docstring.value = inspect.getdoc(cls) or ""

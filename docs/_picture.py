@@ -26,8 +26,20 @@ from matplotlib.patches import Circle, FancyBboxPatch
 ASSETS = Path(__file__).parent / "assets"
 EPOCHS = 20
 STYLES = {
-    "light": {"ink": "#22303c", "muted": "#74818d", "box": "#eef3f7", "edge": "#9fb4c6"},
-    "dark": {"ink": "#e3e8ed", "muted": "#93a1ae", "box": "#26323d", "edge": "#56697a"},
+    "light": {
+        "ink": "#22303c",
+        "muted": "#74818d",
+        "box": "#eef3f7",
+        "edge": "#9fb4c6",
+        "shades": (0.1, 0.8),
+    },
+    "dark": {
+        "ink": "#e3e8ed",
+        "muted": "#93a1ae",
+        "box": "#26323d",
+        "edge": "#56697a",
+        "shades": (0.3, 1.0),
+    },
 }
 BLUE, ORANGE = "#3d85b8", "#e0752d"
 
@@ -140,7 +152,7 @@ def draw(path, style, accuracies, energies):
 
         axes = figure.add_subplot(grid[1, 0])
         shown = np.where(energies > 1e-12, energies, np.nan)
-        colours = plt.colormaps["viridis"](np.linspace(0.15, 0.85, energies.shape[1]))
+        colours = plt.colormaps["viridis"](np.linspace(*style["shades"], energies.shape[1]))
         for index, colour in enumerate(colours):
             last = index == energies.shape[1] - 1
             name = "output" if last else f"layer {index + 1}"
