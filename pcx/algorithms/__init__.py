@@ -9,6 +9,8 @@ from ._inference import Record as Record
 from ._inference import Stop as Stop
 from ._ipc import IPC as IPC
 from ._langevin import langevin as langevin
+from ._local import hebbian as hebbian
+from ._local import LocalUpdate as LocalUpdate
 from ._mcpc import MCPC as MCPC
 from ._nudging import NudgedPC as NudgedPC
 from ._pc import PC as PC

@@ -1,14 +1,15 @@
 """The architectures of the predictive coding literature, as `EnergyModule`s (`pxm`).
 
-Each is a chain of layers with a vode after every one. `model(x, y=None)` takes one sample, clamps
-`y` on the output vode if it is given, and returns the prediction; any algorithm of `pcx.algorithms`
-trains it.
+Each is a chain of layers with a vode after every one; only `Hierarchy` predicts from the top down.
+`model(x, y=None)` takes one sample, clamps `y` on the output vode if it is given, and returns the
+prediction; any algorithm of `pcx.algorithms` trains it.
 """
 
 from ._alexnet import AlexNet as AlexNet
 from ._chain import Chain as Chain
 from ._decoders import ConvDecoder as ConvDecoder
 from ._decoders import LinearDecoder as LinearDecoder
+from ._hierarchy import Hierarchy as Hierarchy
 from ._mlp import MLP as MLP
 from ._mlp import multipliers as multipliers
 from ._resnet import ResNet18 as ResNet18
