@@ -50,8 +50,9 @@ def step(model: Any, status: Any = None, clear_params: Any = None) -> Iterator[N
         if value is not None and not isinstance(value, str):
             raise TypeError(f"pxu.step: a status is a string or None, got {value!r}")
     modules = energy_modules(model)
-    if status is not None:
-        _warn_if_unknown(model, modules, status)
+    if status is not None and (unknown := _if_unknown(model, modules, status)):
+        # from here it is this generator, contextlib, the caller
+        warnings.warn(unknown, stacklevel=3)
     previous = [module._status for module in modules]
     _clear(model, before)
     try:
@@ -83,17 +84,15 @@ def _clear(model: Any, mask: Mask | None) -> None:
             param.set(None)
 
 
-def _warn_if_unknown(model: Any, modules: list[EnergyModule], status: str) -> None:
+def _if_unknown(model: Any, modules: list[EnergyModule], status: str) -> str | None:
+    """The warning about a status that no rule mentions; None if there is nothing to warn about."""
     vodes = [m for m in modules if isinstance(m, Vode)]
     if not vodes or any(v.ruleset.knows(status) for v in vodes):
-        return
+        return None
     # the notes of a vode are shared with the copies that transforms make of it
     notes = vodes[0].notes
     if status in notes.warned:
-        return
+        return None
     notes.warned |= {status}
     known = sorted({repr(s) for v in vodes for s in v.ruleset.statuses})
-    warnings.warn(
-        UNKNOWN.format(cls=type(model).__name__, status=status, known=", ".join(known)),
-        stacklevel=4,
-    )
+    return UNKNOWN.format(cls=type(model).__name__, status=status, known=", ".join(known))

@@ -73,6 +73,7 @@ def test_anything_else_is_refused(text):
 MALFORMED = ["h <- ", "<- u", "h u", "h <- u:", "h - > u", "h, <- u", "h <- u, e", "a, b -> c", ""]
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize("text", [*MALFORMED, 3])
 def test_a_malformed_rule_is_refused_at_construction_and_the_forms_are_listed(text):
     with pytest.raises(ValueError, match=r"(?s)is not a rule.*target <- key.*key -> target:f:g"):
@@ -84,6 +85,7 @@ def test_an_unknown_transformation_is_refused_at_construction_with_those_given()
         pxc.Vode(ruleset={"init": ("h <- u:double:noise",)}, tforms={"double": double})
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize(
     ("kwargs", "error", "match"),
     [
