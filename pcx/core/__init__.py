@@ -22,7 +22,7 @@ from ._scope import check_write as check_write
 from ._scope import enter as enter
 from ._scope import has_tracer as has_tracer
 from ._scope import locate as locate
-from ._scope import state as scope_state
+from ._scope import state as scope_state  # noqa: F401
 from ._static import StaticParam as StaticParam
 from ._static import freeze as freeze
 from ._static import static as static

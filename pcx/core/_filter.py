@@ -10,7 +10,8 @@ from ._param import BaseParam, is_param
 from ._param_dict import ParamCache
 
 BAD_FILTER = """a mask filter must be a param type (`pxc.VodeParam`), a union of types \
-(`pxnn.LayerParam | pxnn.StateParam`), a callable from param to bool, or another mask; got {got}.{hint}"""
+(`pxnn.LayerParam | pxnn.StateParam`), a callable from param to bool, or another mask; \
+got {got}.{hint}"""
 
 _UNSET = object()
 

@@ -22,6 +22,7 @@ class BaseModule:
     # `_walk` is where `pxf` remembers its last walk over what is below this object
     __slots__ = ("__dict__", "__weakref__", "_scope", "_walk")
     _is_pcx_module = True
+    _scope: "_scope.Scope | None"
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
         module = object.__new__(cls)

@@ -97,7 +97,7 @@ class DynamicParam(BaseParam):
         jax.tree_util.register_pytree_with_keys(
             cls,
             lambda p: (((_VALUE_KEY, p._read()),), p.metadata),
-            lambda metadata, children: cls.rebuild(children[0], metadata),
+            lambda metadata, children: cls.rebuild(next(iter(children)), metadata),
             lambda p: ((p._read(),), p.metadata),
         )
 

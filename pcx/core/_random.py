@@ -9,9 +9,9 @@ from ._module import BaseModule
 from ._param import Param
 
 UNTRACKED = """a random number generator draws inside a JAX transform that does not track its \
-state (`jax.jit` or another of `jax`'s own), which would leave a dead tracer in it. Use the transform of \
-the same name in `pcx.functional`, and pass a generator of your own by keyword (`px.RKG` always \
-comes along); or pass a key, as in plain JAX"""
+state (`jax.jit` or another of `jax`'s own), which would leave a dead tracer in it. Use the \
+transform of the same name in `pcx.functional`, and pass a generator of your own by keyword \
+(`px.RKG` always comes along); or pass a key, as in plain JAX"""
 
 
 class RandomKey(Param):

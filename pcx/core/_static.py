@@ -20,6 +20,7 @@ class StaticParam(BaseParam):
     """
 
     __slots__ = ("_aux",)
+    _aux: Any
 
     @classmethod
     def _register(cls) -> None:
@@ -143,8 +144,8 @@ def _freeze_all(value: Iterable[Any]) -> tuple[Any, ...]:
 
 
 # How a value that compares too loosely, or not at all, is made comparable. Numbers: 1 == 1.0 and
-# 1 == True and 0.0 == -0.0, yet they trace differently; nan is not even equal to itself. Containers: by
-# content, so that editing a static list in place is seen as a change.
+# 1 == True and 0.0 == -0.0, yet they trace differently; nan is not even equal to itself.
+# Containers: by content, so that editing a static list in place is seen as a change.
 _STAND_INS: dict[type, Callable[[Any], Hashable]] = {
     bool: lambda x: ("bool", x),
     int: lambda x: ("int", x),
@@ -171,4 +172,4 @@ def freeze(value: Any) -> Hashable:
     for base in kind.__mro__:
         if base in _STAND_INS:
             return (kind, _STAND_INS[base](value))
-    return value if kind.__hash__ is not None else ById(value)
+    return value if _is_hashable(value) else ById(value)

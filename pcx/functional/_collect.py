@@ -18,7 +18,7 @@ _NOTHING = jax.tree_util.tree_structure(None)
 
 
 class Key:
-    """Everything about keyword arguments that is not data; hashed once, compared by identity first."""
+    """Everything about keyword arguments that is not data; hashed once."""
 
     __slots__ = ("_hash", "form")
 

@@ -15,7 +15,8 @@ NO_MASK = """{title}: kwargs_mask is a mask (`pxu.M(pxc.VodeParam)`), or a dict 
 argument to mask; got {got}"""
 
 UNKNOWN = """{title}: kwargs_mask names {got!r}, which is not a keyword argument of this call \
-(they are: {known}). Write `{{"model": mask}}` with the names that you pass, as in `f(x, model=model)`"""
+(they are: {known}). Write `{{"model": mask}}` with the names that you pass, as in \
+`f(x, model=model)`"""
 
 MISFIT = """{title}: the mask tree given for {name!r} does not fit the object passed: at {where} \
 the mask has {got} and the object has {expected}. A mask tree is what a mask returns for that \

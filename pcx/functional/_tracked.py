@@ -2,8 +2,9 @@
 
 Every transform does the same four things:
 
-1. `collect(kwargs)` walks the keyword arguments (see `_collect.py`). It gives a `Structure` (static), the
-   caller's own `Param` objects, each once however often it is reached, and their arrays, flat.
+1. `collect(kwargs)` walks the keyword arguments (see `_collect.py`). It gives a `Structure`
+   (static), the caller's own `Param` objects, each once however often it is reached, and their
+   arrays, flat.
 2. Inside the transform `structure.run(...)` rebuilds fresh copies from the (traced) arrays, runs
    the user's function on them in a new scope, and reads back which params changed.
 3. The changes leave the transform as an ordinary pytree: one entry per param, `()` if untouched.

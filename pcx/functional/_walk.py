@@ -16,7 +16,7 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from ..core import BaseModule, DynamicParam, StaticParam
+from ..core import RKG, BaseModule, DynamicParam, StaticParam
 
 
 class Unrememberable(Exception):
@@ -59,8 +59,8 @@ class Walk:
                 continue
             seen.add(id(x))
             if isinstance(x, BaseModule):
-                if type(x)._register.__func__ is not BaseModule._register.__func__:
-                    raise Unrememberable
+                if isinstance(x, type(RKG)):
+                    raise Unrememberable  # its content depends on the running transform
                 self._dicts.append(vars(x))
                 stack.extend(vars(x).values())
             elif type(x) is dict:
