@@ -107,6 +107,17 @@ def test_every_name_of_pcx_that_a_page_mentions_exists(page):
     assert missing == []
 
 
+@pytest.mark.parametrize("name", sorted(subpackages()))
+def test_every_public_class_and_function_has_a_docstring_of_its_own(name):
+    module = importlib.import_module(f"pcx.{name}")
+    public = {n: v for n, v in vars(module).items() if n[0] != "_" and callable(v)}
+    assert public
+    own = {
+        n: (vars(v) if isinstance(v, type) else {"__doc__": v.__doc__}) for n, v in public.items()
+    }
+    assert [n for n, attributes in own.items() if not attributes.get("__doc__")] == []
+
+
 # what programs written for PCX use, in the spelling of the paper and in that of later releases
 OF_PCX = """
     Param ParamDict ParamCache BaseParam DynamicParam static StaticParam BaseModule Module train
