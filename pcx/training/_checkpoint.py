@@ -1,0 +1,307 @@
+"""Checkpoints: all that is needed to go on as if training had never stopped."""
+
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._batches import length
+from ._callbacks import Callback, monitored
+from ._files import write_atomically
+from ._history import History, better
+from ._snapshot import state_of
+
+if TYPE_CHECKING:
+    from ._trainer import Trainer
+
+_MANIFEST = "__pcx_checkpoint__"
+_FORMAT = 1
+
+OTHER_ALGORITHM = """{path} is a checkpoint of another algorithm or model than this {cls}:
+{differences}
+Make the algorithm exactly as it was made for the run that wrote the file. (To take over only the \
+weights of a model use `pxu.save_params` and `pxu.load_params`.) Nothing was changed."""
+
+OTHER_BATCHES = """{path} was written with batches that have {differences}: resumed, this run \
+would not see the data that the first one would have seen. Make the batches as they were. Nothing \
+was changed."""
+
+
+class Checkpoint(Callback):
+    """Save everything after each epoch, so that `fit(..., resume=True)` goes on exactly.
+
+    The file holds the algorithm's params (weights, optimiser states, and all else it keeps in
+    params), the default random key, the number of epochs done, the history and the states of the
+    callbacks; of batches made by `pxt.batches`, also where their order stands. It replaces the
+    previous one only when it is complete.
+
+    Args:
+        path: file name; `.npz` is added if missing.
+        every: save after every so many epochs, and after the last.
+        monitor: save only when this quantity, such as "val_accuracy", is better than ever.
+        mode: whether "min" or "max" of it is good; "auto" is "max" for names with "acc" in them.
+
+    Example:
+        >>> import pcx.training as pxt
+        >>> checkpoint = pxt.Checkpoint("run.npz", every=5)
+    """
+
+    priority = 2
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        every: int = 1,
+        *,
+        monitor: str | None = None,
+        mode: Literal["auto", "min", "max"] = "auto",
+    ):
+        if every < 1:
+            raise ValueError(f"Checkpoint: every must be at least 1, got {every}")
+        self.path = with_suffix(path)
+        self.every, self.monitor = every, monitor
+        self._better = better(monitor or "", mode)
+        self._best: float | None = None
+
+    def on_train_start(self, trainer: "Trainer") -> None:
+        self._best = None
+
+    def on_epoch_end(self, trainer: "Trainer", epoch: int, logs: Mapping[str, float]) -> None:
+        if self.monitor is not None:
+            value = monitored(self, self.monitor, logs)
+            if self._best is None or self._better(value, self._best):
+                self._best = value
+                save_checkpoint(trainer, self.path)
+        elif epoch % self.every == 0 or epoch == trainer.epochs or trainer.stopping:
+            save_checkpoint(trainer, self.path)
+
+    def state(self) -> dict[str, Any]:
+        return {"best": self._best}
+
+    def load_state(self, trainer: "Trainer", state: Mapping[str, Any]) -> None:
+        self._best = state["best"]
+
+
+def save_checkpoint(trainer: "Trainer", path: str | os.PathLike[str]) -> None:
+    """Save a trainer's state; see `Checkpoint`, which calls this after epochs.
+
+    Args:
+        trainer: in a callback's `on_epoch_end`, or after `fit`.
+        path: file name; `.npz` is added if missing.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    params = {
+        name: _store(param.get(), f"param/{name}", arrays)
+        for name, param in state_of(trainer.algorithm).items()
+    }
+    manifest = {
+        "format": _FORMAT,
+        "epoch": trainer.epoch,
+        "step": trainer.step,
+        "params": params,
+        "batches": _order(trainer.train_batches),
+        "history": trainer.history.to_dict(),
+        "callbacks": [
+            [type(c).__name__, _pack(c.state(), f"callback/{i}", arrays)]
+            for i, c in enumerate(trainer.callbacks)
+        ],
+    }
+    arrays[_MANIFEST] = np.frombuffer(json.dumps(manifest).encode(), np.uint8)
+
+    def write(file: Any) -> None:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+    write_atomically(with_suffix(path), write)
+
+
+def load_checkpoint(trainer: "Trainer", path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Put a trainer and its algorithm into the state that a checkpoint holds.
+
+    Args:
+        trainer: one whose algorithm was made as the one that was saved.
+        path: what `save_checkpoint` wrote.
+
+    Returns:
+        What callbacks and batches need, for `fit`, which calls this: `fit(..., resume=path)`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no checkpoint, or one of another algorithm or model; nothing is changed
+            then.
+    """
+    path = with_suffix(path)
+    with np.load(path, allow_pickle=False) as file:
+        if _MANIFEST not in file.files:
+            raise ValueError(
+                f"{path} is no checkpoint of `pxt.save_checkpoint`; files of `pxu.save_params` are "
+                "read with `pxu.load_params`"
+            )
+        arrays = {key: file[key] for key in file.files}
+    manifest = json.loads(bytes(arrays.pop(_MANIFEST)))
+    current = state_of(trainer.algorithm)
+    values, differences = {}, []
+    for name in sorted(current.keys() | manifest["params"].keys()):
+        if name not in current or name not in manifest["params"]:
+            where = "the algorithm" if name in current else "the file"
+            differences.append(f"  {name}: only in {where}")
+            continue
+        old = current[name].get()
+        value, problem = _restore(old, manifest["params"][name], f"param/{name}", arrays)
+        values[name] = value
+        if problem:
+            differences.append(f"  {name}: {problem}")
+    if differences:
+        rest = [f"  and {len(differences) - 8} more"] if len(differences) > 8 else []
+        raise ValueError(
+            OTHER_ALGORITHM.format(
+                path=path,
+                cls=type(trainer.algorithm).__name__,
+                differences="\n".join(differences[:8] + rest),
+            )
+        )
+    _check_order(path, manifest["batches"], trainer.train_batches)
+    for name, value in values.items():
+        current[name].set(value)
+    _set_order(path, manifest["batches"], trainer.train_batches)
+    trainer.epoch, trainer.step = manifest["epoch"], manifest["step"]
+    trainer.history = History.from_dict(manifest["history"])
+    return {
+        "callbacks": [(name, _unpack(state, arrays)) for name, state in manifest["callbacks"]],
+    }
+
+
+def load_callbacks(trainer: "Trainer", saved: dict[str, Any]) -> None:
+    """Give the callbacks their states back: to each the next saved one of its class."""
+    left = list(saved["callbacks"])
+    for callback in trainer.callbacks:
+        match = next((item for item in left if item[0] == type(callback).__name__), None)
+        if match is not None:
+            left.remove(match)
+            callback.load_state(trainer, match[1])
+
+
+def with_suffix(path: str | os.PathLike[str]) -> Path:
+    """The path with `.npz` at its end."""
+    path = Path(path)
+    return path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
+
+
+# values of params: the arrays in a flat list; the rest of the structure is the algorithm's own
+
+
+def _store(value: Any, name: str, arrays: dict[str, np.ndarray]) -> list[str]:
+    """Put the arrays of a param's value into `arrays`; their types, in order."""
+    kinds = []
+    for index, leaf in enumerate(jax.tree_util.tree_leaves(value)):
+        array, kind = _encode(leaf)
+        arrays[f"{name}/{index}"] = array
+        kinds.append(kind)
+    return kinds
+
+
+def _restore(
+    old: Any, kinds: list[str], name: str, arrays: Mapping[str, np.ndarray]
+) -> tuple[Any, str | None]:
+    """The saved value of a param, and what is wrong with it, if anything."""
+    leaves, treedef = jax.tree_util.tree_flatten(old)
+    new = [_decode(arrays[f"{name}/{index}"], kind) for index, kind in enumerate(kinds)]
+    if old is None and len(new) == 1:
+        # a state that a fresh model does not have yet
+        return new[0], None
+    if len(leaves) != len(new):
+        return None, f"{len(new)} arrays in the file, {len(leaves)} in the algorithm"
+    for have, want in zip(new, leaves, strict=True):
+        if jnp.shape(have) != jnp.shape(want) or jnp.result_type(have) != jnp.result_type(want):
+            return None, f"{_describe(have)} in the file, {_describe(want)} in the algorithm"
+    return jax.tree_util.tree_unflatten(treedef, new), None
+
+
+def _describe(array: Any) -> str:
+    return f"{jnp.result_type(array)}{list(jnp.shape(array))}"
+
+
+def _encode(leaf: Any) -> tuple[np.ndarray, str]:
+    """An array as NumPy can write it, and what it was."""
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        return np.array(jax.random.key_data(leaf)), f"key:{jax.random.key_impl(leaf)}"
+    array = np.array(leaf)
+    if array.dtype.kind == "V":
+        # bfloat16 and its like, which .npz files cannot name
+        return array.view(f"u{array.dtype.itemsize}"), str(array.dtype)
+    return array, ""
+
+
+def _decode(array: np.ndarray, kind: str) -> Any:
+    if kind.startswith("key:"):
+        return jax.random.wrap_key_data(jnp.asarray(array), impl=kind.removeprefix("key:"))
+    return jnp.asarray(array.view(jnp.dtype(kind)) if kind else array)
+
+
+# states of callbacks: any nesting of dicts and lists
+
+
+def _pack(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _pack(v, f"{name}/{k}", arrays) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_pack(v, f"{name}/{i}", arrays) for i, v in enumerate(value)]
+    if isinstance(value, jax.Array | np.ndarray):
+        arrays[name], kind = _encode(value)
+        return {"__array__": name, "kind": kind}
+    return value
+
+
+def _unpack(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    if isinstance(value, dict) and "__array__" in value:
+        return _decode(arrays[value["__array__"]], value["kind"])
+    if isinstance(value, dict):
+        return {k: _unpack(v, arrays) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_unpack(v, arrays) for v in value]
+    return value
+
+
+# the order of batches
+
+_FIELDS = ("batch_size", "shuffle", "seed", "drop_last")
+
+
+def _order(batches: Any) -> dict[str, Any] | None:
+    """Where the order of batches stands, if they can say so."""
+    epoch = getattr(batches, "epoch", None)
+    if not isinstance(epoch, int):
+        return None
+    fields = {name: getattr(batches, name, None) for name in _FIELDS}
+    return {"epoch": epoch, "batches": length(batches), **json.loads(json.dumps(fields))}
+
+
+def _check_order(path: Path, saved: dict[str, Any] | None, batches: Any) -> None:
+    ours = _order(batches)
+    if not saved or not ours:
+        return
+    differences = [
+        f"{name} {saved[name]} (here {ours[name]})"
+        for name in saved
+        if name != "epoch" and saved[name] != ours[name]
+    ]
+    if differences:
+        raise ValueError(OTHER_BATCHES.format(path=path, differences=", ".join(differences)))
+
+
+def _set_order(path: Path, saved: dict[str, Any] | None, batches: Any) -> None:
+    if saved and _order(batches):
+        batches.epoch = saved["epoch"]
+    elif batches is not None and not isinstance(batches, list | tuple):
+        warnings.warn(
+            f"the order of the batches is not part of {path}: a {type(batches).__name__} cannot "
+            "say where it stands, so the resumed run may see the data in another order than an "
+            "uninterrupted one. Batches of `pxt.batches` can.",
+            stacklevel=4,
+        )

@@ -1,0 +1,95 @@
+"""Progress in the terminal: bars for epochs and batches, or a line for each epoch."""
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from ._callbacks import Callback
+
+if TYPE_CHECKING:
+    from ._trainer import Trainer
+
+
+class Progress(Callback):
+    """Two tqdm bars with the energy and the metrics; without a terminal, a line for each epoch.
+
+    The trainer adds it by itself, unless made with `progress=False`.
+
+    Args:
+        bars: True or False to draw bars or not, whatever stderr is; None draws them on a terminal.
+    """
+
+    priority = 1
+
+    def __init__(self, bars: bool | None = None):
+        self.bars = bars
+        self._epochs: Any = None
+        self._batches: Any = None
+        self._live = False
+
+    def on_train_start(self, trainer: "Trainer") -> None:
+        self._live = sys.stderr.isatty() if self.bars is None else self.bars
+        if self._live:
+            self._epochs = tqdm(
+                total=trainer.epochs,
+                initial=trainer.epoch,
+                desc="epochs",
+                unit="epoch",
+                dynamic_ncols=True,
+            )
+
+    def on_epoch_start(self, trainer: "Trainer", epoch: int) -> None:
+        if self._live:
+            self._batches = tqdm(
+                total=trainer.batches_per_epoch,
+                desc=f"epoch {epoch}",
+                unit="batch",
+                leave=False,
+                dynamic_ncols=True,
+            )
+
+    def on_batch_end(self, trainer: "Trainer", batch: int, logs: Mapping[str, Any]) -> None:
+        if self._batches is not None:
+            self._batches.update()
+
+    def on_log(self, trainer: "Trainer", batch: int, logs: Mapping[str, float]) -> None:
+        if self._batches is not None:
+            self._batches.set_postfix_str(shown(logs, short=True), refresh=False)
+
+    def on_epoch_end(self, trainer: "Trainer", epoch: int, logs: Mapping[str, float]) -> None:
+        if self._batches is not None:
+            self._batches.close()
+            self._batches = None
+        if self._live:
+            self._epochs.set_postfix_str(shown(logs, short=True), refresh=False)
+            self._epochs.update()
+            return
+        width = len(str(trainer.epochs))
+        line = f"epoch {epoch:{width}}/{trainer.epochs}  {shown(logs)}  {logs['seconds']:.1f} s"
+        tqdm.write(line)
+
+    def on_train_end(self, trainer: "Trainer") -> None:
+        for bar in (self._batches, self._epochs):
+            if bar is not None:
+                bar.close()
+        self._batches = self._epochs = None
+
+
+def shown(logs: Mapping[str, float], short: bool = False) -> str:
+    """`energy 0.0123  accuracy 97.50%`: training first, and the energy first.
+
+    Args:
+        short: leave out the validation energy if there is a validation metric.
+    """
+    hidden = {"seconds", "lr", "epoch"}
+    if short and any(name.startswith("val_") and name != "val_energy" for name in logs):
+        hidden.add("val_energy")
+    names = [name for name in logs if name not in hidden]
+    names.sort(key=lambda name: (name.startswith("val_"), not name.endswith("energy"), name))
+    return "  ".join(f"{name} {_number(name, logs[name])}" for name in names)
+
+
+def _number(name: str, value: float) -> str:
+    return f"{value:.2%}" if "accuracy" in name else f"{value:.4g}"

@@ -1,0 +1,260 @@
+"""`Trainer`: epochs, validation, callbacks, history, checkpoints, progress."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from ..utils import Optim
+from . import _batches
+from ._callbacks import Callback
+from ._checkpoint import Checkpoint, load_callbacks, load_checkpoint
+from ._epoch import Epoch, Hooks, means
+from ._history import History
+from ._metrics import accuracy
+from ._progress import Progress
+
+
+class Trainable(Protocol):
+    """What the trainer asks of an algorithm; every `pxa.Algorithm` has it.
+
+    Attributes:
+        model: the `EnergyModule` that is trained.
+        weight_optim: its optimiser.
+        metrics: `{name: f(prediction, y) -> one number per sample}`, which the trainer may set.
+        record: whether `train_step` gives "energies", the energy of each vode at each inference
+            step, `(T + 1, vodes)`; the trainer may set it.
+        vode_names: their paths.
+
+    All that a training step changes must be in params that `named_params(algorithm)` finds: these
+    are what checkpoints hold.
+    """
+
+    model: Any
+    weight_optim: Optim
+    metrics: dict[str, Callable[[Any, Any], Any]]
+    record: bool
+
+    @property
+    def vode_names(self) -> tuple[str, ...]:
+        """Paths of the vodes."""
+
+    def start_epoch(self, epoch: int) -> None:
+        """Called before each epoch, with its number from 0."""
+
+    def train_step(self, x: Any, y: Any) -> dict[str, jax.Array]:
+        """Learn from a batch: "energy" and each metric, means over the batch, on the device."""
+
+    def eval_step(self, x: Any, y: Any) -> dict[str, jax.Array]:
+        """The same for the forward prediction, without learning."""
+
+    def predict(self, x: Any) -> Any:
+        """Predictions for a batch."""
+
+
+class Trainer:
+    """Trains an algorithm's model: epochs, validation, callbacks, history, checkpoints, progress.
+
+    Args:
+        algorithm: a `pxa.Algorithm`, or anything else that has what `Trainable` lists.
+        callbacks: `Callback`s, called in this order.
+        progress: show tqdm bars on a terminal, or else a line for each epoch; False for neither.
+        metrics: `{name: f(prediction, y) -> one number per sample}`. None for those of the
+            algorithm; if it has none, and targets are one-hot vectors, `{"accuracy":
+            pxt.accuracy}`.
+        classes: turn integer targets into one-hot vectors of this length.
+        schedule: the schedule that the weight optimiser was made with, to note the learning rate in
+            the history. Not needed with `optax.inject_hyperparams`.
+        log_every: fetch values from the device after so many batches; None for about twice a
+            second.
+        diagnose: keep a copy of the training state between two fetches, so that after a divergence
+            the guilty batch can be repeated, its layer be named, and the state before it be
+            restored.
+
+    Attributes:
+        algorithm: as given.
+        history: of the last call of `fit`.
+        epoch: number of epochs done; epochs: how many there are to be.
+        step: number of training steps done.
+        stopping: whether training ends with the present epoch.
+        interrupted: whether the last call of `fit` ended with an error.
+
+    Example:
+        >>> import jax, numpy as np, optax
+        >>> import pcx.algorithms as pxa, pcx.models as pxm, pcx.training as pxt
+        >>> x = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
+        >>> y = np.eye(2, dtype=np.float32)[(x[:, 0] * x[:, 1] > 0).astype(int)]
+        >>> algorithm = pxa.PC(pxm.MLP([2, 16, 2]), T=4, weight_optim=optax.adam(1e-2))
+        >>> trainer = pxt.Trainer(algorithm, progress=False)
+        >>> history = trainer.fit(pxt.batches(x, y, 32, shuffle=True), epochs=2)
+        >>> sorted(history.epoch)
+        ['accuracy', 'energy', 'epoch', 'seconds']
+        >>> sorted(trainer.evaluate(pxt.batches(x, y, 32)))
+        ['accuracy', 'energy']
+    """
+
+    def __init__(
+        self,
+        algorithm: Trainable,
+        callbacks: Iterable[Callback] = (),
+        progress: bool = True,
+        *,
+        metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None,
+        classes: int | None = None,
+        schedule: Callable[[Any], Any] | None = None,
+        log_every: int | None = None,
+        diagnose: bool = True,
+    ):
+        if log_every is not None and log_every < 1:
+            raise ValueError(f"Trainer: log_every must be at least 1, got {log_every}")
+        self.algorithm = algorithm
+        given = list(callbacks)
+        for callback in given:
+            if not isinstance(callback, Callback):
+                raise TypeError(f"Trainer: a callback is a `pxt.Callback`, got {callback!r}")
+        if progress and not any(isinstance(c, Progress) for c in given):
+            given.append(Progress())
+        self.callbacks = sorted(given, key=lambda c: c.priority)
+        if metrics is not None:
+            algorithm.metrics = dict(metrics)
+        self.classes, self.schedule = classes, schedule
+        self.log_every, self.diagnose = log_every, diagnose
+        self._reset(None, 0, None)
+
+    def _reset(self, batches: Any, epochs: int, steps_per_epoch: int | None) -> None:
+        self.history = History()
+        self.epoch = self.step = 0
+        self.epochs = epochs
+        self.train_batches = batches
+        self.steps_per_epoch = steps_per_epoch
+        self.batches_per_epoch = _batches.length(batches, steps_per_epoch)
+        self.stopping = self.interrupted = self.prepared = False
+        self.first_energy: float | None = None
+
+    def stop(self) -> None:
+        """End training after the present epoch."""
+        self.stopping = True
+
+    def fit(
+        self,
+        train_batches: Iterable[Any],
+        epochs: int,
+        val: Iterable[Any] | None = None,
+        *,
+        steps_per_epoch: int | None = None,
+        resume: bool | str | Path = False,
+    ) -> History:
+        """Train for some epochs; the model is changed in place.
+
+        Args:
+            train_batches: any iterable of `(x, y)` that can be looped over once per epoch:
+                `pxt.batches`, a list, a torch DataLoader.
+            epochs: how many epochs there are in all, those before a resumed checkpoint included.
+            val: batches to evaluate after each epoch.
+            steps_per_epoch: let an epoch have at most so many batches.
+            resume: a checkpoint to go on from; True for that of the `Checkpoint` callback, or to
+                start afresh if it does not exist yet.
+
+        Returns:
+            What happened. Also in `self.history`, if training is broken off.
+
+        Raises:
+            Diverged: an energy or metric became infinite or NaN.
+            ValueError, TypeError: the batches cannot be used.
+        """
+        self._reset(train_batches, epochs, steps_per_epoch)
+        saved = None if resume is False else self._load(resume)
+        hooks = Hooks(self)
+        recording = self.algorithm.record
+        if hooks.on_inference_step:
+            self.algorithm.record = True
+        try:
+            hooks.call("on_train_start")
+            if saved is not None:
+                load_callbacks(self, saved)
+            while self.epoch < epochs and not self.stopping:
+                Epoch(self, hooks).run(val)
+        except BaseException:
+            self.interrupted = True
+            raise
+        finally:
+            if hooks.on_inference_step:
+                self.algorithm.record = recording
+            hooks.call("on_train_end")
+        return self.history
+
+    def _load(self, resume: bool | str | Path) -> dict[str, Any] | None:
+        if not isinstance(resume, bool):
+            return load_checkpoint(self, resume)
+        checkpoint = next((c for c in self.callbacks if isinstance(c, Checkpoint)), None)
+        if checkpoint is None:
+            raise ValueError(
+                "fit(resume=True) looks for the file of a `pxt.Checkpoint` callback, and there is "
+                "none; add one, or give a file: `resume='run.npz'`"
+            )
+        return load_checkpoint(self, checkpoint.path) if checkpoint.path.exists() else None
+
+    def prepare(self, y: Any) -> None:
+        """Before the first step: choose a metric that suits the targets, if there is none yet."""
+        self.prepared = True
+        if not self.algorithm.metrics and _batches.is_one_hot(y):
+            self.algorithm.metrics = {"accuracy": accuracy}
+
+    def evaluate(self, batches: Iterable[Any]) -> dict[str, float]:
+        """Mean energy and metrics of the forward prediction; nothing is learned.
+
+        Args:
+            batches: any iterable of `(x, y)`. Every sample counts the same, in smaller batches,
+                too.
+
+        Returns:
+            `{"energy": ..., "accuracy": ...}`: floats.
+        """
+        return self.evaluate_on(batches, "batches", 1)
+
+    def evaluate_on(self, batches: Iterable[Any], what: str, epoch: int) -> dict[str, float]:
+        """As `evaluate`, for batches called `what` in errors."""
+        sizes: list[int] = []
+        rows: list[dict[str, Any]] = []
+        with self._evaluating():
+            for x, y, size in _batches.pairs(batches, what, self.classes):
+                if not self.prepared:
+                    self.prepare(y)
+                rows.append(self.algorithm.eval_step(x, y))
+                sizes.append(size)
+        if not rows:
+            raise _batches.nothing(batches, what, epoch)
+        return means(jax.device_get(rows), sizes)
+
+    def predict(self, x: Any, batch_size: int | None = None) -> Any:
+        """Predictions for any number of inputs.
+
+        Args:
+            x: `(n, *event)`.
+            batch_size: go through them in batches of this size; None for all at once.
+
+        Returns:
+            `(n, *event)`; a NumPy array if there were several batches.
+        """
+        with self._evaluating():
+            if batch_size is None or len(x) <= batch_size:
+                return self.algorithm.predict(x)
+            parts = [
+                self.algorithm.predict(x[start : start + batch_size])
+                for start in range(0, len(x), batch_size)
+            ]
+        return np.concatenate(jax.device_get(parts))
+
+    @contextlib.contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        model = self.algorithm.model
+        training = model.is_train
+        model.eval()
+        try:
+            yield
+        finally:
+            if training:
+                model.train()
