@@ -1,5 +1,6 @@
 """Modules: pytrees of their attributes."""
 
+import copy
 import operator
 from collections.abc import Callable, Iterator
 from typing import Any, Self
@@ -52,6 +53,16 @@ class BaseModule:
 
     def __setstate__(self, attributes: dict[str, Any]) -> None:
         self.__dict__.update(attributes)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        # `jax.nn.relu` is an object to `copy`; it is shared like any function, so that what was
+        # compiled for a module fits its copy
+        for leaf in jax.tree_util.tree_leaves(vars(self)):
+            if callable(leaf) and type(leaf).__module__.partition(".")[0] in ("jax", "jaxlib"):
+                memo[id(leaf)] = leaf
+        new = memo[id(self)] = type(self).__new__(type(self))
+        new.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return new
 
     def submodules(self, cls: "type | tuple[type, ...] | None" = None) -> Iterator["BaseModule"]:
         """The direct children (also those held in lists, tuples and dicts), each object once.

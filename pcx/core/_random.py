@@ -1,5 +1,6 @@
 """Random keys: a generator that is state like any other, and the default one."""
 
+import copy
 from typing import Any
 
 import jax
@@ -100,6 +101,9 @@ class _Default(RandomKeyGenerator):
 
     def __reduce__(self) -> Any:
         return _with_key, (self.key,)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return _with_key(copy.deepcopy(self.key, memo))
 
 
 def _with_key(key: Any) -> Any:

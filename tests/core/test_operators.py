@@ -12,13 +12,13 @@ import pcx as px
 
 A = np.array([3.0, 4.0, 5.0], np.float32)
 B = np.array([2.0, 1.0, 3.0], np.float32)
-I = np.array([6, 3, 12], np.int32)
+K = np.array([6, 3, 12], np.int32)
 J = np.array([1, 2, 3], np.int32)
 
 FLOAT = ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow"]
 COMPARE = ["eq", "ne", "lt", "le", "gt", "ge"]
 INTEGER = ["and_", "or_", "xor", "lshift", "rshift"]
-CASES = [(name, A, B) for name in FLOAT + COMPARE + ["matmul"]] + [(n, I, J) for n in INTEGER]
+CASES = [(name, A, B) for name in FLOAT + COMPARE + ["matmul"]] + [(n, K, J) for n in INTEGER]
 
 
 def check(got, expected):
@@ -76,7 +76,7 @@ def test_unary_operators_give_arrays():
     check(-param, A)
     check(+param, -A)
     check(abs(param), A)
-    check(~px.Param(jnp.asarray(I)), ~I)
+    check(~px.Param(jnp.asarray(K)), ~K)
     check(round(px.Param(jnp.array([1.26, 2.74])), 1), np.array([1.3, 2.7]))
 
 
@@ -241,7 +241,7 @@ def test_an_in_place_operator_on_an_empty_param_says_that_it_is_empty():
 
 
 def test_an_attribute_of_an_empty_param_says_that_it_is_empty():
-    with pytest.raises(AttributeError, match="Param is empty .* has no attribute 'shape'"):
+    with pytest.raises(AttributeError, match=r"Param is empty .* has no attribute 'shape'"):
         _ = px.Param().shape
     assert not hasattr(px.Param(), "shape")
 
