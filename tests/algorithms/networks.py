@@ -3,6 +3,7 @@
 import contextlib
 
 import jax
+import jax.experimental
 import jax.numpy as jnp
 import numpy as np
 
@@ -19,7 +20,9 @@ ACTIVATIONS = {
 
 @contextlib.contextmanager
 def float64():
-    with jax.enable_x64(True):
+    # its place in older versions of JAX
+    enable = getattr(jax, "enable_x64", None) or jax.experimental.enable_x64
+    with enable(True):
         yield
 
 
