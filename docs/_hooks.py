@@ -38,7 +38,7 @@ SUBPACKAGES = (
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Fill the empty sections of the navigation."""
     filled = {
-        "Tutorials": [{title: path} for path, title in notebook_titles()],
+        "Tutorials": [*tutorial_index(), *({title: path} for path, title in notebook_titles())],
         "Reference": [{f"pcx.{name}": f"api/{name}.md"} for name in subpackages()],
     }
     nav = []
@@ -60,6 +60,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         made[f"api/{name}.md"] = reference(name)
     for path in notebooks():
         made |= notebook_page(path)
+    if tutorial_index():
+        made["tutorials/index.md"] = linked((ROOT / "tutorials" / "README.md").read_text())
     for uri, content in made.items():
         if existing := files.get_file_from_path(uri):
             files.remove(existing)
@@ -99,7 +101,8 @@ def home() -> str:
     text = PICTURE.sub(r"![\1](\2-light.svg#only-light)\n![\1](\2-dark.svg#only-dark)", text)
     text = re.sub(r"\]\(docs/", "](", text)
     text = re.sub(r"\]\((CHANGELOG|CONTRIBUTING)\.md", lambda m: f"]({m[1].lower()}.md", text)
-    text = re.sub(r"\[([^\]]*)\]\(tutorials/([\w-]+)\.ipynb\)", r"[\1](tutorials/\2.md)", text)
+    text = re.sub(r"\]\(tutorials/README\.md\)", "](tutorials/index.md)", text)
+    text = re.sub(r"\]\(tutorials/([\w-]+)\.ipynb\)", r"](tutorials/\1.md)", text)
     # what is not part of the site is named, not linked
     text = ELSEWHERE.sub(r"\1", text)
     return HOME + text
@@ -135,6 +138,7 @@ ALIAS = {
     "nn": "pxnn",
     "functional": "pxf",
     "utils": "pxu",
+    "analysis": "pxan",
 }
 
 
@@ -162,6 +166,21 @@ def notebooks() -> list[Path]:
     return sorted((ROOT / "tutorials").glob("*.ipynb"))
 
 
+def tutorial_index() -> list[str]:
+    """The overview of the tutorials, if there is one."""
+    return ["tutorials/index.md"] if (ROOT / "tutorials" / "README.md").exists() else []
+
+
+def linked(text: str) -> str:
+    """Text with its links to notebooks as links to their pages; to one that is missing, none."""
+    known = {path.stem for path in notebooks()}
+
+    def page(match: re.Match[str]) -> str:
+        return f"[{match[1]}]({match[2]}.md)" if match[2] in known else match[1]
+
+    return re.sub(r"\[([^\]]*)\]\((?:\./)?([\w-]+)\.ipynb\)", page, text)
+
+
 def notebook_titles() -> list[tuple[str, str]]:
     """`(page, title)` of each notebook; the title is its first heading."""
     out = []
@@ -183,7 +202,7 @@ def notebook_page(path: Path) -> dict[str, str | bytes]:
         if not source:
             continue
         if cell["cell_type"] == "markdown":
-            parts.append(re.sub(r"\]\(([\w./-]+)\.ipynb\)", r"](\1.md)", source))
+            parts.append(linked(source))
         elif cell["cell_type"] == "code":
             parts.append(fenced(source, "python"))
             for k, output in enumerate(cell.get("outputs", [])):

@@ -76,6 +76,7 @@ ALIASES = {
     "pcx": "pcx",
     "px": "pcx",
     "pxa": "pcx.algorithms",
+    "pxan": "pcx.analysis",
     "pxc": "pcx.predictive_coding",
     "pxf": "pcx.functional",
     "pxm": "pcx.models",
