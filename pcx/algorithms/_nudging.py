@@ -123,7 +123,7 @@ class NudgedPC(Algorithm):
     def weight_gradients(self, x: Any, y: Any, plan: Plan) -> tuple[jax.Array, Any]:
         """Mean energy, and the gradients times 1/beta (or its sign), summed over the batch."""
         energy, grads = super().weight_gradients(x, y, plan)
-        factor = 1 / self.beta if self.scale == "beta" else jnp.sign(self.beta)
+        factor = 1 / self.beta if self.scale == "beta" else jnp.sign(self.beta.get())
         return energy, jax.tree_util.tree_map(lambda g: g * factor.astype(g.dtype), grads)
 
     def learn(self, x: Any, y: Any, plan: Plan) -> jax.Array:

@@ -1,6 +1,6 @@
 """`Param`, the mutable cell that tracked transforms carry in and out, and its relatives."""
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
 import numpy as np
@@ -8,6 +8,11 @@ import numpy as np
 from . import _scope
 from ._describe import describe
 from ._operators import install_operators
+
+if TYPE_CHECKING:
+    from ._operator_types import ArrayOperators as _Operators
+else:
+    _Operators = object
 
 
 class BaseParam:
@@ -25,6 +30,10 @@ class BaseParam:
         self._value = get(value)
         self._first: str | None = None
         self._scope = _scope.state.scope
+
+    if TYPE_CHECKING:  # any attribute may be put on a param
+
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -115,7 +124,7 @@ EMPTY = """this {cls} is empty (its value is None), so it has no {what}. A vode'
 value in a forward pass under `pxu.step(model, pxc.STATUS.INIT)`, or by `.set(array)`"""
 
 
-class Param(DynamicParam):
+class Param(DynamicParam, _Operators):
     """A mutable cell around an array (or any pytree).
 
     Arithmetic, comparison, indexing, `len`, iteration, `float`, `@` and unknown attributes go to

@@ -148,7 +148,7 @@ def _stacked(blocks: list[Any]) -> Any:
     flat = [tree_flatten(block, is_leaf=is_param) for block in blocks]
     leaves, treedef = flat[0]
     for others, other_def in flat[1:]:
-        if other_def != treedef:
+        if not bool(other_def == treedef):
             raise ValueError(DIFFERENT.format(what="their structures differ"))
         for mine, other in zip(leaves, others, strict=True):
             if is_param(mine):
