@@ -20,9 +20,9 @@ ACTIVATIONS = {
 
 @contextlib.contextmanager
 def float64():
-    # its place in older versions of JAX
-    enable = getattr(jax, "enable_x64", None) or jax.experimental.enable_x64
-    with enable(True):
+    # older versions of JAX have it in `jax.experimental`
+    place = jax if hasattr(jax, "enable_x64") else jax.experimental
+    with place.enable_x64(True):
         yield
 
 
