@@ -147,9 +147,9 @@ def _stacked(blocks: list[Any]) -> Any:
     """One block with every param's values of all blocks along a new first axis."""
     flat = [tree_flatten(block, is_leaf=is_param) for block in blocks]
     leaves, treedef = flat[0]
-    for others, other_def in flat[1:]:
-        if not bool(other_def == treedef):
-            raise ValueError(DIFFERENT.format(what="their structures differ"))
+    if len({other for _, other in flat}) > 1:
+        raise ValueError(DIFFERENT.format(what="their structures differ"))
+    for others, _ in flat[1:]:
         for mine, other in zip(leaves, others, strict=True):
             if is_param(mine):
                 a, b = describe(mine._value), describe(other._value)
