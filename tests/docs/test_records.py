@@ -67,6 +67,11 @@ def test_an_algorithm_the_paper_has_not_comes_after_those_it_has():
     assert row_of(page, "PC-CE | 98.11 ± 0.03")[2:4] == ["not measured yet"] * 2
 
 
+def test_a_published_value_outside_table_1_comes_with_the_record():
+    page = generate.results_page([record(algorithm="MCPC", metric="fid", paper="2.53 ± 0.17")])
+    assert row_of(page, "MCPC")[1] == "2.53 ± 0.17"
+
+
 def test_a_case_the_paper_has_not_gets_a_table():
     page = generate.results_page([record(experiment="MLP", dataset="digits")])
     assert "## MLP, digits" in page
