@@ -360,27 +360,28 @@ def readme_accuracy(records: list[dict[str, Any]]) -> str:
 
 
 def readme_speed(records: list[dict[str, Any]]) -> str:
-    """Time per training step over that of the hand-written program, from the benchmark records."""
-    newest: dict[tuple[str, str], dict[str, Any]] = {}
+    """Time per training step over that of the hand-written program, one table for each device."""
+    devices: dict[str, dict[str, dict[str, Any]]] = {}
     for record in sorted(records, key=lambda r: r["machine"]["date"]):
-        for name, case in record.get("cases", {}).items():
-            newest[record["machine"]["device"], name] = {**case, "machine": record["machine"]}
-    if not newest:
-        return f"Time per training step: {NOT_YET}."
-    programs = list(dict.fromkeys(p for case in newest.values() for p in case["programs"]))
+        machine = record["machine"]
+        cases = devices.setdefault(machine["device"].split(":")[0], {})
+        cases |= {
+            name: {**case, "machine": machine} for name, case in record.get("cases", {}).items()
+        }
+    parts = [speed_table(device, cases) for device, cases in devices.items() if cases]
+    return "\n\n".join(parts) or f"Time per training step: {NOT_YET}."
+
+
+def speed_table(device: str, cases: dict[str, dict[str, Any]]) -> str:
+    programs = dict.fromkeys(name for case in cases.values() for name in case["programs"])
     lines = []
     for program in programs:
-        cells = []
-        for case in newest.values():
-            entry = case["programs"].get(program, {})
-            ratio = entry.get("ratio", {}).get("median")
-            cells.append("" if ratio is None else f"{ratio:.2f}")
-        if any(cells):
-            lines.append([f"`{program}`", *cells])
-    columns = [f"{name} ({device.split(':')[0]})" for device, name in newest]
-    header = ["time per step / hand-written JAX", *columns]
-    machines = {case["machine"]["device"]: case["machine"] for case in newest.values()}
-    where = "; ".join(f"{m['cpu']}, {m['date'][:10]}" for m in machines.values())
+        ratios = [case["programs"].get(program, {}).get("ratio") for case in cases.values()]
+        if any(ratios):
+            lines.append([f"`{program}`", *(f"{r['median']:.2f}" if r else "" for r in ratios)])
+    machines = {f"{c['machine']['cpu']}, {c['machine']['date'][:10]}" for c in cases.values()}
+    header = [f"on {device}: time per step / hand-written JAX", *cases]
+    where = "; ".join(sorted(machines))
     return table(header, lines) + f"\n\nMeasured on: {where}. Medians of interleaved rounds."
 
 
