@@ -1,0 +1,120 @@
+"""What the scripts that compare algorithms share: data, records of runs, and the look of figures."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+from pathlib import Path
+
+import jax
+import matplotlib
+
+import pcx
+import pcx.data
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+NAMES = {"digits": "digits", "mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
+TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
+
+NO_DATA_DIR = """--dataset {name} reads the official IDX files: give the folder that holds them with
+--data-dir DIR. Any of these places will do, the files plain or as .gz:
+  DIR/{name}/train-images-idx3-ubyte   DIR/{name}/train-labels-idx1-ubyte
+  DIR/{name}/t10k-images-idx3-ubyte    DIR/{name}/t10k-labels-idx1-ubyte
+(torchvision's folder, {torchvision}/raw below DIR, works as well; nothing is downloaded)."""
+
+INK, MUTED = "#222222", "#8a8a8a"
+
+
+def add_arguments(parser, out):
+    """The options that all of these scripts have."""
+    parser.add_argument("--dataset", choices=list(NAMES), default="digits")
+    parser.add_argument("--data-dir", type=Path, help="where the files of the other data sets are")
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--out", type=Path, default=Path("outputs", out), help="folder for results")
+
+
+def load(parser, arguments):
+    """The data set that was asked for, or a message on what is missing."""
+    name = arguments.dataset
+    try:
+        if name == "digits":
+            return pcx.data.load_digits().flat()
+        if arguments.data_dir is None:
+            raise FileNotFoundError(NO_DATA_DIR.format(name=name, torchvision=TORCHVISION[name]))
+        return pcx.data.load_idx(name, arguments.data_dir).flat()
+    except (FileNotFoundError, ImportError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+
+
+def batches(data, batch_size, seed):
+    """Training batches and test batches, with one-hot targets."""
+    y_train, y_test = (pcx.data.one_hot(y, data.classes) for y in (data.y_train, data.y_test))
+    return (
+        pcx.data.batches(data.x_train, y_train, batch_size, shuffle=True, rkg=seed, drop_last=True),
+        pcx.data.batches(data.x_test, y_test, min(1000, len(data.x_test))),
+    )
+
+
+def hardware():
+    """What this runs on, in words."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return device.device_kind
+    return f"{os.cpu_count()}-core {platform.machine()} CPU"
+
+
+def write_record(folder, *, experiment, dataset, algorithm, seed, history, settings, command):
+    """Write the record of a run, in the format of docs/record_format.md; its path."""
+    curve = [round(100 * float(value), 3) for value in history["val_accuracy"]]
+    record = {
+        "experiment": experiment,
+        "dataset": NAMES[dataset],
+        "algorithm": algorithm,
+        "seed": seed,
+        "best": max(curve),
+        "last": curve[-1],
+        "epochs": len(curve),
+        "best_epoch": curve.index(max(curve)) + 1,
+        "curve": curve,
+        "seconds": round(float(history["seconds"].sum()), 1),
+        "settings": settings,
+        "hardware": hardware(),
+        "versions": {name: importlib.metadata.version(name) for name in ("jax", "optax", "equinox")}
+        | {"pcx": pcx.__version__},
+        "date": datetime.date.today().isoformat(),
+        "command": command,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = (experiment, NAMES[dataset], algorithm, f"e{len(curve)}", f"s{seed}", record["date"])
+    plain = ("".join(c for c in part.lower() if c.isalnum()) for part in parts)
+    path = folder / f"{'-'.join(plain)}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    return path
+
+
+def table(header, rows):
+    """A Markdown table, aligned so that it reads well in a terminal, too."""
+    cells = [list(map(str, row)) for row in [header, *rows]]
+    widths = [max(len(row[k]) for row in cells) for k in range(len(header))]
+    padded = [[c.ljust(w) for c, w in zip(row, widths, strict=True)] for row in cells]
+    lines = [f"| {' | '.join(row)} |" for row in padded]
+    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
+    return "\n".join(lines)
+
+
+def tidy(axes):
+    """No frame, a faint grid below everything."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#e8e8e8", linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def save(figure, path):
+    """Write a figure and let go of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
