@@ -20,6 +20,8 @@ PIP := -m pip install --quiet --disable-pip-version-check
 # Shapes and types in the annotations are checked at run time while the tests run.
 TYPECHECK ?= --jaxtyping-packages=pcx,conftest.beartyped
 PYTEST := $(BIN)/python -m pytest
+# The tests of one file share compiled functions, so a file stays in one process.
+PARALLEL ?= -n auto --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-oldest tutorials bench-smoke lint format types docs \
@@ -40,13 +42,13 @@ demo: $(VENV)/.examples
 	$(BIN)/python examples/classify.py
 
 test: $(VENV)/.dev
-	$(PYTEST) $(TYPECHECK) --cov=pcx --cov-report=term --cov-fail-under=95
+	$(PYTEST) $(PARALLEL) $(TYPECHECK) --cov=pcx --cov-report=term --cov-fail-under=95
 
 test-slow: $(VENV)/.dev
-	$(PYTEST) -m slow
+	$(PYTEST) $(PARALLEL) -m slow
 
 test-oldest: $(OLDEST)/.test
-	$(OLDEST)/bin/python -m pytest
+	$(OLDEST)/bin/python -m pytest $(PARALLEL)
 
 tutorials: $(VENV)/.dev
 	$(PYTEST) tests/test_tutorials.py -m tutorials
