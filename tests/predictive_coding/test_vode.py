@@ -358,3 +358,11 @@ def test_the_repr_of_a_vode_is_short():
     vode = pxc.Vode((2,)).set("h", jnp.ones(2))
     assert repr(vode) == "Vode((2,), se_energy, h=VodeParam(f32[2]))"
     assert repr(pxc.Vode(None)) == "Vode(None, h=VodeParam(None))"
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (4,), (), (3, 5), (3, 4, 1), (4, 3)])
+def test_every_axis_of_the_event_is_checked(shape):
+    vode = pxc.Vode((3, 4))
+    with pytest.raises(ValueError, match=r"declared as Vode\(\(3, 4\)\)"):
+        vode.set("u", jnp.ones(shape))
+    vode.set("u", jnp.ones((3, 4))).set("u", jnp.ones((2, 3, 4)))

@@ -532,3 +532,24 @@ def test_an_optim_tree_works_under_jit_and_scan():
 
     values = train(net=net, optim=optim)
     assert float(values[-1]) < 0.05 * float(values[0])
+
+
+def test_true_scales_each_state_by_its_own_batch():
+    vodes = [
+        pxc.Vode((3,)).set("h", jnp.zeros((4, 3))),
+        pxc.Vode((2,)).set("h", jnp.zeros((5, 2))),
+    ]
+    grads = [v_like(v) for v in vodes]
+    pxu.Optim(optax.sgd(1.0), pxu.M(pxc.VodeParam)(vodes)).step(vodes, grads, True)
+    np.testing.assert_allclose(vodes[0].h, -4.0)
+    np.testing.assert_allclose(vodes[1].h, -5.0)
+
+
+def test_a_param_that_two_groups_share_belongs_to_the_first():
+    a = pxnn.Linear(2, 2, bias=False)
+    net = pxnn.Sequential(a, pxnn.shared(a), pxnn.Linear(2, 2))
+    optim = pxu.OptimTree(optax.sgd(1.0), IS_LINEAR, pxu.M(pxnn.LayerParam)(net))
+    assert repr(optim) == "OptimTree(2 groups)"
+    before = a.nn.weight.get()
+    optim.step(net, pxu.M(pxnn.LayerParam)(net))
+    np.testing.assert_allclose(a.nn.weight, before - before, atol=1e-7)
