@@ -45,7 +45,7 @@ def state_and_prediction(vode: "Vode") -> tuple[Any, Any]:
     return h, u
 
 
-def se_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Array:  # noqa: ARG001
+def se_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Array:
     """Squared error, `1/2 (h - u)^2`: a Gaussian of unit variance.
 
     Args:
@@ -71,7 +71,7 @@ def se_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Array:
     return 0.5 * error * error
 
 
-def ce_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Array:  # noqa: ARG001
+def ce_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Array:
     """Cross entropy, `-h log softmax(u)`, over the last axis: a categorical node with logits u.
 
     Args:
@@ -90,7 +90,7 @@ def ce_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Array:
     return -h * jax.nn.log_softmax(u, axis=-1)
 
 
-def zero_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Array:  # noqa: ARG001
+def zero_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Array:
     """Zero, of h's shape: a node that is part of the state but adds nothing to the energy."""
     h = vode.get("h")
     if h is None:

@@ -13,7 +13,7 @@ from ._rules import Tform
 from ._vode import Vode, VodeParam
 
 
-def gaussian_energy(vode: Any, rkg: RandomKeyGenerator | None = None) -> jax.Array:  # noqa: ARG001
+def gaussian_energy(vode: Any, rkg: RandomKeyGenerator | None = None) -> jax.Array:
     """Precision-weighted squared error, `1/2 exp(-s) (h - u)^2 + 1/2 s`, s the log-variance.
 
     Args:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ._vode import Vode
 
 
-def bernoulli_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Array:  # noqa: ARG001
+def bernoulli_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Array:
     """Binary cross entropy, `log(1 + exp(u)) - h u`: a Bernoulli node with logits u.
 
     With p = sigmoid(u) this is `-h log p - (1 - h) log(1 - p)`, computed without overflow. For
@@ -37,7 +37,7 @@ def bernoulli_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax
     return jax.nn.softplus(u) - h * u
 
 
-def poisson_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Array:  # noqa: ARG001
+def poisson_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Array:
     """Counts, `exp(u) - h u`: a Poisson node with log-rate u, up to the constant `log h!`.
 
     Args:
