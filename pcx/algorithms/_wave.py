@@ -40,6 +40,7 @@ from ..utils import step
 from ._energy_fn import AXIS, CACHE, batched, vodes_of
 from ._same import Numbering, sub_jaxpr
 
+
 @dataclass(frozen=True)
 class Dependencies:
     """What each vode's energy depends on, as sets of positions.
@@ -121,7 +122,9 @@ def forward_initialise(x: Any, y: Any, model: Any) -> tuple[Any, Initial]:
 
     closed, _, changed = sample.trace(_run_only)
     numbers = iter(numbering.run(closed, [*inputs, *_of_data(numbering, x, y)]))
-    for index, (param, old) in enumerate(zip(sample.params, sample.numbers_of(inputs), strict=True)):
+    for index, (param, old) in enumerate(
+        zip(sample.params, sample.numbers_of(inputs), strict=True)
+    ):
         count = changed[index]
         new = old if count is None else [next(numbers) for _ in range(count)]
         initial.values[id(param)] = (param._value, new)
@@ -160,7 +163,9 @@ def trace_wave(x: Any, y: Any, model: Any, initial: Initial | None) -> Dependenc
     position = {id(p): i for i, p in enumerate(sample.params)}
     every_state = {position[id(v.h)]: k for k, v in enumerate(vodes)}
     free = {i: k for i, k in every_state.items() if not is_frozen(vodes[k].h)}
-    other = {i for i, p in enumerate(sample.params) if i and not isinstance(p, VodeParam | ParamCache)}
+    other = {
+        i for i, p in enumerate(sample.params) if i and not isinstance(p, VodeParam | ParamCache)
+    }
     # an energy that is not the sum of the vodes' counts for each of them
     energies = [energy if additive else total for energy, _, _ in per_vode]
     states = tuple(frozenset(free[d] for d in _members(m) if d in free) for m in energies)
@@ -192,9 +197,7 @@ def _still(
     inputs = sample.numbers_by(initial)
     numbers = iter(numbering.run(closed, [*inputs, *_of_data(numbering, *data)]))
     unsteady = 0
-    for index, (old, count) in enumerate(
-        zip(sample.numbers_of(inputs), changed, strict=True)
-    ):
+    for index, (old, count) in enumerate(zip(sample.numbers_of(inputs), changed, strict=True)):
         new = old if count is None else [next(numbers) for _ in range(count)]
         cache = index and isinstance(sample.params[index], ParamCache)
         if new != old and not cache:
@@ -202,9 +205,9 @@ def _still(
     values = _like(result, list(numbers))[0]
     still = set()
     for k, (vode, (_, h, u), masks) in enumerate(zip(vodes, values, per_vode, strict=True)):
-        if vode.energy_fn in (None, zero_energy):
-            still.add(k)
-        elif vode.energy_fn is se_energy and h == u and not any(m & unsteady for m in masks):
+        if vode.energy_fn in (None, zero_energy) or (
+            vode.energy_fn is se_energy and h == u and not any(m & unsteady for m in masks)
+        ):
             still.add(k)
     return still
 
@@ -255,7 +258,7 @@ class _Sample:
         treedef, counts = shapes[-1]
         return closed, treedef, counts
 
-    def numbers_of(self, flat: list[int]) -> list[list[int]]:
+    def numbers_of(self, flat: list[Any]) -> list[list[Any]]:
         """Numbers of all arrays, grouped by param."""
         out, position = [], 0
         for count in self.sizes[: len(self.params)]:

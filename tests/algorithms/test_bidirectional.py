@@ -112,6 +112,7 @@ def test_predictions_go_forward_and_generation_backward(rng):
     np.testing.assert_allclose(algorithm.generate(y), expected)
 
 
+@pytest.mark.wrong_types
 def test_mistakes_are_explained():
     model = pxm.MLP([4, 8, 2])
     with pytest.raises(ValueError, match="the model has 2 vodes, so it needs as many backward lay"):

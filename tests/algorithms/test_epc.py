@@ -303,6 +303,7 @@ def test_training_twice_compiles_once_and_leaves_no_trace_in_the_model(rng):
     assert all(v.h.get() is None for v in model.vodes)
 
 
+@pytest.mark.wrong_types
 def test_bad_arguments_are_refused():
     net = net_of("after", np.random.default_rng(0))
     with pytest.raises(ValueError, match='step must be "fixed" or "scaled"; got \'best\''):

@@ -125,6 +125,7 @@ def test_it_learns_to_classify_what_it_is_never_told(rng):
     assert np.mean(np.argmax(pc.predict(x), -1) == labels) > 0.95
 
 
+@pytest.mark.wrong_types
 def test_mistakes_are_explained():
     with pytest.raises(ValueError, match=r"at least two levels, data and latent; got \[6\]"):
         pxm.Hierarchy([6], 3)

@@ -133,6 +133,7 @@ def test_generation_is_a_forward_pass_of_the_generator(rng):
     np.testing.assert_allclose(hpc(net, q).generate(labels), net.forward(labels)[-1])
 
 
+@pytest.mark.wrong_types
 def test_mistakes_are_explained():
     generator = pxm.MLP([2, 8, 4])
     with pytest.raises(ValueError, match="the generator has 2 vodes, so the amortiser needs as ma"):

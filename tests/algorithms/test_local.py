@@ -88,6 +88,7 @@ def test_a_convolution_sums_over_the_places_that_share_a_weight(cls, options, si
     check(pxa.hebbian(layer, jnp.tanh(x), h - u), grads)
 
 
+@pytest.mark.wrong_types
 def test_other_layers_and_shapes_are_refused(rng):
     x = jnp.ones((2, 3))
     with pytest.raises(TypeError, match=r"linear and convolutional layers .*; got LayerNorm"):

@@ -170,6 +170,7 @@ def test_dropout_draws_the_same_units_in_every_sweep(rng):
     assert not np.array_equal(jax.random.key_data(key), jax.random.key_data(px.RKG.key.get()))
 
 
+@pytest.mark.wrong_types
 def test_mistakes_are_explained(rng):
     _, model, x, y = problem(rng)
     with pytest.raises(ValueError, match='mode must be "strict", "fixed_pred" or "exact"; got \'f'):
