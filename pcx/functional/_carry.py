@@ -61,7 +61,9 @@ class Carried:
                         old=core.describe(before),
                         new=core.describe(new),
                         what=what,
-                        hint=FIRST if before is None or before == {} else "",
+                        hint=FIRST
+                        if before is None or (isinstance(before, dict) and not before)
+                        else "",
                     )
                 )
             if any(a is not b for a, b in zip(arrays, old, strict=True)):

@@ -9,6 +9,7 @@ import numpy as np
 from jax.tree_util import tree_map, tree_unflatten
 
 from .. import core
+from ._leaves import is_dynamic
 from ._masking import read_mask
 from ._tracked import Structure, changes, collect, note_firsts, write_back
 from ._transform import Transform
@@ -93,11 +94,7 @@ class ValueAndGrad(Transform):
             result, *rest = result
             extras = tuple(rest)
         result = core.get(result)
-        try:
-            shape = jnp.shape(result)
-        except TypeError:
-            shape = None
-        if shape != ():
+        if not is_dynamic(result) or jnp.shape(result) != ():
             hint = "" if self.has_aux else " With further results beside it, set has_aux=True."
             got = core.describe(result)
             raise TypeError(NOT_SCALAR.format(title=self.title, got=got, hint=hint))
