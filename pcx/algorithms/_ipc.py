@@ -79,9 +79,7 @@ class IPC(Algorithm):
         """As for PC, with the errors that learning brings about."""
         plan = super().plan(x, y, initial)
         learns = tuple(bool(self.learns(t)) for t in range(self.T))
-        dependencies = replace(
-            plan.dependencies, learns=learns, spreads=not self._by_gradient_only
-        )
+        dependencies = replace(plan.dependencies, learns=learns, spreads=not self._by_gradient_only)
         return plan_loop(dependencies, self.T, self.unroll)
 
     def inference_step(

@@ -115,5 +115,7 @@ def _noise(key: Any, like: Any, scale: float) -> tuple[Any, Any]:
     if key is None:
         return None, jax.tree_util.tree_unflatten(treedef, [jnp.zeros_like(a) for a in leaves])
     key, *keys = jax.random.split(key, len(leaves) + 1)
-    noise = [scale * jax.random.normal(k, a.shape, a.dtype) for k, a in zip(keys, leaves, strict=True)]
+    noise = [
+        scale * jax.random.normal(k, a.shape, a.dtype) for k, a in zip(keys, leaves, strict=True)
+    ]
     return key, jax.tree_util.tree_unflatten(treedef, noise)

@@ -72,7 +72,9 @@ class PCALM(Algorithm):
         **options: Any,
     ):
         if alpha < 0 or not rho > 0:
-            raise ValueError(f"PCALM needs alpha >= 0 and rho > 0; got alpha={alpha!r}, rho={rho!r}")
+            raise ValueError(
+                f"PCALM needs alpha >= 0 and rho > 0; got alpha={alpha!r}, rho={rho!r}"
+            )
         super().__init__(model, T, state_optim, weight_optim, **options)
         if self._solver.get() is not None:
             raise ValueError(SOLVER.format(solver=type(self._solver.get()).__name__))

@@ -205,9 +205,7 @@ def _still(
     values = _like(result, list(numbers))[0]
     still = set()
     for k, (vode, (_, h, u), masks) in enumerate(zip(vodes, values, per_vode, strict=True)):
-        if vode.energy_fn in (None, zero_energy) or (
-            vode.energy_fn is se_energy and h == u and not any(m & unsteady for m in masks)
-        ):
+        if _is_still(vode, h == u and not any(m & unsteady for m in masks)):
             still.add(k)
     return still
 
@@ -304,11 +302,16 @@ def is_frozen(param: Any) -> bool:
 
 
 def _additive(model: Any) -> bool:
-    """Whether the energy is the sum of the vodes' energy functions."""
-    return all(
-        type(m).energy is (Vode.energy if isinstance(m, Vode) else EnergyModule.energy)
-        for m in energy_modules(model)
-    )
+    """Whether the energy is the sum of the vodes' energies."""
+    containers = [m for m in energy_modules(model) if not isinstance(m, Vode)]
+    return all(type(m).energy is EnergyModule.energy for m in containers)
+
+
+def _is_still(vode: Vode, error_is_zero: bool) -> bool:
+    """Whether a vode's energy has no gradient, given whether h is u."""
+    if type(vode).energy is not Vode.energy:
+        return False
+    return vode.energy_fn in (None, zero_energy) or (vode.energy_fn is se_energy and error_is_zero)
 
 
 def _members(mask: int) -> list[int]:

@@ -77,7 +77,10 @@ def check_step(make_algorithm: Make, make_model: MakeModel, x: Any, y: Any) -> N
     _check(np.shape(metrics["energy"]) == (), '"energy" is not one number, the mean over the batch')
     moved = {path for path, p in _weights(model).items() if np.any(_copy(p) != before[path])}
     stuck = sorted(set(before) - moved - {p for p, q in _weights(model).items() if q is frozen})
-    _check(not any(q is frozen and p in moved for p, q in _weights(model).items()), "a frozen weight moved")
+    _check(
+        not any(q is frozen and p in moved for p, q in _weights(model).items()),
+        "a frozen weight moved",
+    )
     _check(not stuck, f"after one step these weights have not moved: {', '.join(stuck)}")
     for path, value in _others(model).items():
         same = path in others and np.array_equal(value, others[path])
@@ -155,9 +158,14 @@ def check_inference(
     before = {path: _copy(p) for path, p in _weights(model).items()}
     _, record = algorithm.infer(x, y, trajectory=True)
     energies = np.asarray(record.energies).sum(-1)
-    _check(len(energies) == int(record.steps) + 1, f"{record.steps} steps, {len(energies)} energies")
+    _check(
+        len(energies) == int(record.steps) + 1, f"{record.steps} steps, {len(energies)} energies"
+    )
     if descends:
-        _check(energies[-1] < energies[0], f"inference took the energy from {energies[0]} to {energies[-1]}")
+        _check(
+            energies[-1] < energies[0],
+            f"inference took the energy from {energies[0]} to {energies[-1]}",
+        )
     moved = False
     for vode, states in zip(vodes_of(algorithm.model), record.states or (), strict=True):
         if is_frozen(vode.h):
@@ -166,7 +174,10 @@ def check_inference(
             moved |= bool(np.any(states[0] != states[-1]))
     _check(moved, "inference moved no state")
     for path, value in _weights(model).items():
-        _check(np.array_equal(before[path], _copy(value)), f"infer, which must not learn, changed {path}")
+        _check(
+            np.array_equal(before[path], _copy(value)),
+            f"infer, which must not learn, changed {path}",
+        )
 
 
 def check_frozen_nodes(make_algorithm: Make, make_model: MakeModel, x: Any, y: Any) -> None:

@@ -4,14 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+
+import pcx.nn as pxnn
+import pcx.predictive_coding as pxc
 from tests.algorithms.networks import Network, float64, weights
 from tests.oracles import optim as oracle_optim
 from tests.oracles import pc
 from tests.oracles.energy import CE, SQUARED
 from tests.oracles.numerical import assert_close, data, net_of
-
-import pcx.nn as pxnn
-import pcx.predictive_coding as pxc
 
 __all__ = ["CE", "SQUARED", "Decoder", "Traces", "float64", "learned", "model_of", "problem"]
 

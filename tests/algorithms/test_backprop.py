@@ -4,13 +4,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+
+import pcx.algorithms as pxa
 from tests.algorithms.networks import weights
 from tests.algorithms.problems import CE, OPTIMISERS, SQUARED, float64, learned, model_of, problem
 from tests.oracles.backprop import backprop
 from tests.oracles.mlp import flatten
 from tests.oracles.numerical import assert_close
-
-import pcx.algorithms as pxa
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tests.algorithms.problems import Small, Traces, batch_of
 
 import pcx as px
 import pcx.algorithms as pxa
@@ -13,6 +12,7 @@ import pcx.functional as pxf
 import pcx.nn as pxnn
 import pcx.predictive_coding as pxc
 import pcx.utils as pxu
+from tests.algorithms.problems import Small, Traces, batch_of
 
 
 def make(model=None, T=3, state_optim=None, weight_optim=None, **options):
@@ -127,7 +127,9 @@ def test_optimisers_may_be_given_ready_made():
         px.RKG.seed(0)
         model = Small()
         optim = optax.adam(0.01)
-        optim = wrap(optim, pxu.M(pxnn.LayerParam)(model)) if wrap is pxu.Optim else wrap(optim, model)
+        optim = (
+            wrap(optim, pxu.M(pxnn.LayerParam)(model)) if wrap is pxu.Optim else wrap(optim, model)
+        )
         algorithm = make(model, weight_optim=optim)
         algorithm.train_step(x, y)
         algorithm.train_step(x, y)
@@ -261,7 +263,9 @@ def test_what_cannot_be_built_is_explained(error, message, build):
 def test_data_of_the_wrong_shape_is_explained():
     x, y = batch_of(6)
     algorithm = make()
-    with pytest.raises(ValueError, match=r"vodes\[2\].*declared as Vode\(\(2,\)\).*h is set to f32\[3\]"):
+    with pytest.raises(
+        ValueError, match=r"vodes\[2\].*declared as Vode\(\(2,\)\).*h is set to f32\[3\]"
+    ):
         algorithm.train_step(x, x)
     with pytest.raises(ValueError, match="different sizes"):
         algorithm.train_step(x, y[:3])

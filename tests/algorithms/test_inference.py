@@ -4,6 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+
+import pcx.algorithms as pxa
+from pcx.algorithms._inference import plan_loop
+from pcx.algorithms._wave import Dependencies
 from tests.algorithms.problems import (
     OPTIMISERS,
     Small,
@@ -16,10 +20,6 @@ from tests.algorithms.problems import (
 )
 from tests.oracles import pc
 from tests.oracles.mlp import flatten
-
-import pcx.algorithms as pxa
-from pcx.algorithms._inference import plan_loop
-from pcx.algorithms._wave import Dependencies
 
 
 def first(condition, default):

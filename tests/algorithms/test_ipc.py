@@ -4,13 +4,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+
+import pcx.algorithms as pxa
 from tests.algorithms.networks import weights
 from tests.algorithms.problems import CE, OPTIMISERS, SQUARED, float64, model_of, problem
 from tests.oracles import pc
 from tests.oracles.numerical import assert_close
 from tests.oracles.optim import SGD, AdamW
-
-import pcx.algorithms as pxa
 
 
 @pytest.fixture(autouse=True)
@@ -117,9 +117,7 @@ def test_it_stops_early_having_learned_at_each_step():
     stop = pxa.Stop(energy_rtol=1.0, min_steps=3)
     algorithm = pxa.IPC(model_of(net), 20, OPTIMISERS["sgd"][0], ADAMW[0], stop=stop, T0=1, Ti=2)
     assert int(algorithm.train_step(x, y)["steps"]) == 3
-    expected = pc.ipc(
-        net, x, y, T=3, optim=OPTIMISERS["sgd"][1], weight_optim=ADAMW[1], T0=1, Ti=2
-    )
+    expected = pc.ipc(net, x, y, T=3, optim=OPTIMISERS["sgd"][1], weight_optim=ADAMW[1], T0=1, Ti=2)
     assert_close(weights(algorithm.model), expected.net.params, atol=1e-12)
 
 

@@ -5,6 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+
+import pcx as px
+import pcx.algorithms as pxa
 from tests.algorithms.networks import weights
 from tests.algorithms.problems import (
     OPTIMISERS,
@@ -20,9 +23,6 @@ from tests.oracles import langevin, linear, pc
 from tests.oracles.energy import SE
 from tests.oracles.mlp import MLP, Layer, flatten
 from tests.oracles.numerical import assert_close
-
-import pcx as px
-import pcx.algorithms as pxa
 
 
 @pytest.fixture(autouse=True)
@@ -218,12 +218,12 @@ def test_mistakes_are_explained():
     for wrong in ({"gamma": 0.0}, {"gamma": 0.1, "sigma2": -1.0}, {"gamma": 0.1, "momentum": 1.0}):
         with pytest.raises(ValueError, match="gamma > 0, sigma2 >= 0 and momentum in"):
             pxa.langevin(**wrong)
-    with pytest.raises(ValueError, match='form must be "second_order".*got \'third\''):
+    with pytest.raises(ValueError, match=r"form must be .second_order.*got .third."):
         pxa.langevin(0.1, form="third")
     with pytest.raises(ValueError, match="output_variance must be positive; got 0"):
         pxa.MCPC(model_of(net), output_variance=0)
     algorithm = pxa.MCPC(model_of(net, SQUARED))
     with pytest.raises(ValueError, match=r"mcpc.generate\(n=64\)`; got n=None"):
         algorithm.generate()
-    with pytest.raises(ValueError, match="samples and thin must be at least 1.*thin=0"):
+    with pytest.raises(ValueError, match=r"samples and thin must be at least 1.*thin=0"):
         algorithm.sample(x, y, thin=0)

@@ -4,6 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+
+import pcx as px
+import pcx.algorithms as pxa
 from tests.algorithms.problems import (
     CE,
     OPTIMISERS,
@@ -19,9 +22,6 @@ from tests.oracles import nudging, pc
 from tests.oracles.backprop import backprop
 from tests.oracles.mlp import flatten
 from tests.oracles.numerical import assert_close
-
-import pcx as px
-import pcx.algorithms as pxa
 
 
 @pytest.fixture(autouse=True)
@@ -45,9 +45,7 @@ def make(net, output=SQUARED, optim="sgd", T=5, **options):
 def test_states_and_gradients(mode, beta, scale, kind, optim):
     net, x, y = problem(kind)
     signed = -beta if mode == "negative" else beta
-    expected = nudging.nudged(
-        net, x, y, beta=signed, T=5, optim=OPTIMISERS[optim][1], scale=scale
-    )
+    expected = nudging.nudged(net, x, y, beta=signed, T=5, optim=OPTIMISERS[optim][1], scale=scale)
     algorithm = make(net, optim=optim, beta=beta, mode=mode, scale=scale)
     assert_inferred(algorithm, x, y, expected.states, nets=[net] * 6)
     grads, metrics = learned(algorithm, x, y)
@@ -124,14 +122,14 @@ def test_centred_nudging_draws_a_sign_for_each_batch():
     ]
     px.RKG.seed(0)
     traces = Traces()
-    algorithm = make(
-        net, T=2, beta=0.5, mode="centred", alternate="batch", metrics={"n": traces}
-    )
+    algorithm = make(net, T=2, beta=0.5, mode="centred", alternate="batch", metrics={"n": traces})
     seen = set()
     for _ in range(12):
         algorithm.model = model_of(net)
         grads, _ = learned(algorithm, x, y)
-        fits = [all(np.allclose(g, w, atol=1e-12) for g, w in zip(grads, b)) for b in both]
+        fits = [
+            all(np.allclose(g, w, atol=1e-12) for g, w in zip(grads, b, strict=True)) for b in both
+        ]
         assert sum(fits) == 1
         seen.add(fits.index(True))
     assert seen == {0, 1}
@@ -150,13 +148,13 @@ def test_mistakes_are_explained():
     for beta in (0.0, -0.5, 1.5):
         with pytest.raises(ValueError, match=rf"0 < beta <= 1.*Got beta={beta}"):
             make(net, beta=beta)
-    with pytest.raises(ValueError, match="mode must be one of 'positive', .*got 'both'"):
+    with pytest.raises(ValueError, match=r"mode must be one of 'positive', .*got 'both'"):
         make(net, mode="both")
-    with pytest.raises(ValueError, match="alternate must be one of 'epoch', .*got 'step'"):
+    with pytest.raises(ValueError, match=r"alternate must be one of 'epoch', .*got 'step'"):
         make(net, alternate="step")
     with pytest.raises(ValueError, match="scale must be one of 'beta', 'sign'; got 'none'"):
         make(net, scale="none")
-    with pytest.raises(ValueError, match="beta_increase must be >= 0; got -0.1"):
+    with pytest.raises(ValueError, match=r"beta_increase must be >= 0; got -0\.1"):
         make(net, beta_increase=-0.1)
     with pytest.raises(ValueError, match="runs inference twice from the same initial states"):
         make(net, mode="centred", alternate="average", init="persistent")

@@ -4,6 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+
+import pcx as px
+import pcx.algorithms as pxa
 from tests.algorithms.networks import states, weights
 from tests.algorithms.problems import (
     CE,
@@ -19,9 +22,6 @@ from tests.algorithms.problems import (
 from tests.oracles import pc
 from tests.oracles.mlp import flatten
 from tests.oracles.numerical import assert_close
-
-import pcx as px
-import pcx.algorithms as pxa
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+
+import pcx.algorithms as pxa
 from tests.algorithms.problems import (
     CE,
     OPTIMISERS,
@@ -18,8 +20,6 @@ from tests.oracles import linear, pc, pcalm
 from tests.oracles.backprop import backprop
 from tests.oracles.mlp import flatten
 from tests.oracles.numerical import assert_close
-
-import pcx.algorithms as pxa
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+
+import pcx.algorithms as pxa
+import pcx.nn as pxnn
+import pcx.predictive_coding as pxc
+import pcx.utils as pxu
 from tests.algorithms.networks import weights
 from tests.algorithms.problems import (
     CE,
@@ -23,11 +28,6 @@ from tests.oracles.mlp import flatten
 from tests.oracles.numerical import assert_close
 from tests.oracles.optim import SGD, AdamW
 
-import pcx.algorithms as pxa
-import pcx.nn as pxnn
-import pcx.predictive_coding as pxc
-import pcx.utils as pxu
-
 
 @pytest.fixture(autouse=True)
 def _float64():
@@ -35,9 +35,7 @@ def _float64():
         yield
 
 
-@pytest.mark.parametrize(
-    ("kind", "output"), [("after", SQUARED), ("skip", CE()), ("before", CE())]
-)
+@pytest.mark.parametrize(("kind", "output"), [("after", SQUARED), ("skip", CE()), ("before", CE())])
 def test_the_update_is_that_of_backpropagation(kind, output):
     net, x, y = problem(kind, output)
     algorithm = pxa.ZIL(model_of(net, output), weight_optim=optax.sgd(1.0), record=True)
@@ -160,7 +158,9 @@ def test_networks_that_cannot_learn_this_way_are_refused():
     x, y = batch_of()
     with pytest.raises(ValueError, match=r"`vodes\[0\]` is 1 steps away.*feeds `vodes\[1\]`"):
         pxa.ZIL(LongSkip()).train_step(x, y)
-    with pytest.raises(ValueError, match=r"`layers\[1\]\.nn\.weight` is used in layers 0 and 1 steps"):
+    with pytest.raises(
+        ValueError, match=r"`layers\[1\]\.nn\.weight` is used in layers 0 and 1 steps"
+    ):
         pxa.ZIL(Shared()).train_step(x, x)
     with pytest.raises(ValueError, match=r"but that of `vodes\[0\]` need not be"):
         pxa.ZIL(Noisy()).train_step(x, y)

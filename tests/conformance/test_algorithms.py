@@ -113,7 +113,13 @@ def test_every_algorithm_passes_every_check(name):
 COMBINATIONS = [
     (name, model, energy)
     for name, case in ALGORITHMS.items()
-    for model, energy in (("mlp", "ce"), ("skip", "se"), ("skip", "ce"), ("conv", "se"), ("conv", "ce"))
+    for model, energy in (
+        ("mlp", "ce"),
+        ("skip", "se"),
+        ("skip", "ce"),
+        ("conv", "se"),
+        ("conv", "ce"),
+    )
     if model in case.models
 ]
 
@@ -121,9 +127,7 @@ COMBINATIONS = [
 @pytest.mark.parametrize(("name", "model", "energy"), COMBINATIONS)
 def test_every_algorithm_learns_on_every_kind_of_model(name, model, energy):
     case = ALGORITHMS[name]
-    conformance.check_step(
-        case.make, lambda: MODELS[model](ENERGIES[energy]), *data(model)
-    )
+    conformance.check_step(case.make, lambda: MODELS[model](ENERGIES[energy]), *data(model))
 
 
 # --- the suite finds mistakes -------------------------------------------------------------------------
