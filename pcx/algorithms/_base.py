@@ -408,7 +408,7 @@ class Algorithm(BaseModule):
         Returns:
             The forward prediction, and a `Record` with `steps`, `energies` (T + 1, vodes), `states`.
         """
-        energies = energies and self.stop is None and self._solver.get() is None
+        energies = energies and self.stop is None
         return self._with_steps(T, lambda: _INFER(x, y, energies, trajectory, algorithm=self))
 
     def _with_steps(self, T: int | None, run: Callable[[], Any]) -> Any:

@@ -21,6 +21,9 @@ amortiser[0] predicts the generator's input from vode 0, amortiser[l] vode l - 1
 SHAPE = """HybridPC: amortiser[{index}] predicts {node}, of shape {expected}, but its output is \
 {got}"""
 
+LABEL = """HybridPC: y (of one sample) is {y}, but amortiser[0] predicts {guess}. HybridPC takes \
+data as x and labels as y, also where the generator takes them the other way round."""
+
 
 class Amortised(EnergyModule):
     """A generator with an amortiser, `HybridPC`'s model. Its first vode holds h_0.
@@ -56,6 +59,8 @@ class Amortised(EnergyModule):
             h_0; in the initialisation, the amortiser's guess of it.
         """
         guesses = self.guess(x) if self.status == STATUS.INIT else []
+        if guesses and y is not None and jnp.shape(y) != jnp.shape(guesses[0]):
+            raise ValueError(LABEL.format(y=describe(y), guess=describe(guesses[0])))
         h = guesses[0] if guesses else self.first.get("h")
         if self.prior is not None:
             self.first.set("u", jnp.broadcast_to(jnp.asarray(self.prior), jnp.shape(h)))

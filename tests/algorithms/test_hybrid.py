@@ -144,3 +144,8 @@ def test_mistakes_are_explained():
     wrong = pxa.HybridPC(generator, amortiser=[pxnn.Linear(7, 2), pxnn.Linear(4, 7)])
     with pytest.raises(ValueError, match=r"amortiser\[1\] predicts the state of vode 0.*\(8,\).*7"):
         wrong.train_step(jnp.ones((1, 4), "float32"))
+    right = pxa.HybridPC(generator, amortiser=[pxnn.Linear(8, 2), pxnn.Linear(4, 8)])
+    with pytest.raises(
+        ValueError, match=r"y \(of one sample\) is .*\[4\], but .* predicts .*\[2\]"
+    ):
+        right.train_step(jnp.ones((1, 4), "float32"), jnp.ones((1, 4), "float32"))

@@ -109,6 +109,8 @@ def test_energies_and_states_are_recorded_at_even_times(rng):
     expected = [pc.node_energies(net, h)[1:].mean(1) for h in flow]
     np.testing.assert_allclose(metrics["energies"], expected, rtol=1e-6, atol=1e-12)
     np.testing.assert_allclose(metrics["energies"][-1].sum(), metrics["energy"])
+    _, record = pxa.PC(Network(net), state_optim=algorithm._solver.get()).infer(x, y)
+    np.testing.assert_allclose(record.energies, metrics["energies"])
     assert metrics["steps"] == 200
 
 
