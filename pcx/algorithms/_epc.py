@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from ..core import named_params, static
 from ..functional import vmap
-from ..predictive_coding import Vode, energy_modules
+from ..predictive_coding import Stack, Vode, energy_modules
 from ..predictive_coding._rules import Ruleset, parse_rule
 from ..utils import step as phase
 from ._base import Algorithm
@@ -202,9 +202,14 @@ def curvature(x: Any, y: Any, model: Any, direction: list[jax.Array]) -> jax.Arr
 
 def _unroll(x: Any, y: Any, model: Any) -> None:
     """Call the model with h := u + error for each free vode, whose `h` holds the error."""
-    for vode in energy_modules(model):
-        # one node may be held as several objects here, which share their param
-        if isinstance(vode, Vode) and not is_frozen(vode.h) and vode.h.get() is not None:
+    # one node may be held as several objects here, which share their param
+    for module in energy_modules(model):
+        vode = module.vode if isinstance(module, Stack) else module
+        if not isinstance(vode, Vode) or is_frozen(vode.h) or vode.h.get() is None:
+            continue
+        if isinstance(module, Stack):
+            module._errors = vode.h.get()
+        else:
             config = vode._config.get()
             ruleset = _with_error(config.ruleset, vode.h.get())
             vode._config = static(replace(config, ruleset=ruleset))

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any, Self
 
-
 class ArrayOperators:
     """The operators of an array: plain results, and in-place forms that give the param itself."""
 

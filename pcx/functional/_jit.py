@@ -97,13 +97,17 @@ class Jit(Transform):
         self._versions: list[_Version] = []
         self._routes: dict[Key, _Route] = {}
         self._call = _Call()
-        donate = _shift(_as_tuple(donate_argnums)) + ((1,) if donate_params else ())
+        donate = _shift(_as_tuple(donate_argnums))
+        static = (0, *_shift(self._static))
         self._jitted: Any = jax.jit(
-            self._pure(),
-            static_argnums=(0, *_shift(self._static)),
-            donate_argnums=donate or None,
-            **jit_kwargs,
+            self._pure(), static_argnums=static, donate_argnums=donate or None, **jit_kwargs
         )
+        # inside another transform there is nothing to give away: the arrays are the outer one's
+        self._donating: Any = self._jitted
+        if donate_params:
+            self._donating = jax.jit(
+                self._pure(), static_argnums=static, donate_argnums=(*donate, 1), **jit_kwargs
+            )
 
     def _pure(self) -> Callable[..., Any]:
         def pure(version: _Version, own: Any, plain: Any, *args: Any) -> tuple[Any, Any]:
@@ -128,11 +132,12 @@ class Jit(Transform):
         parts = take_apart(kwargs)
         route = self._route(parts)
         values = route.values(parts)
-        if self.donate_params:
-            values = _unshared(values)
+        jitted = self._jitted
+        if self.donate_params and scope_state.scope is None:
+            jitted, values = self._donating, _unshared(values)
         outer, self._call.left_out = self._call.left_out, route.left_out
         try:
-            result, updates = self._jitted(route.version, values, parts.arrays, *args)
+            result, updates = jitted(route.version, values, parts.arrays, *args)
         except _ReadLeftOut:
             return self._again(args, kwargs)
         except TypeError:
@@ -192,11 +197,12 @@ class Jit(Transform):
         """The lowered computation of this call, as `jax.jit(...).lower`; nothing is run."""
         parts = take_apart(kwargs)
         route = self._route(parts)
-        return self._jitted.lower(route.version, route.values(parts), parts.arrays, *args)
+        return self._donating.lower(route.version, route.values(parts), parts.arrays, *args)
 
     def clear_cache(self) -> None:
         """Forget compiled versions."""
         self._jitted.clear_cache()
+        self._donating.clear_cache()
         self._versions.clear()
         self._routes.clear()
 

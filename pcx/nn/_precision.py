@@ -41,7 +41,9 @@ def compute_dtype(dtype: Any) -> Iterator[None]:
         'float32'
     """
     if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(f"compute_dtype takes a floating point type such as jnp.bfloat16; got {dtype!r}")
+        raise TypeError(
+            f"compute_dtype takes a floating point type such as jnp.bfloat16; got {dtype!r}"
+        )
     outer = _state.dtype
     _state.dtype = dtype
     try:

@@ -1,5 +1,6 @@
 """Vodes, energies, rules and energy modules (`pxc`)."""
 
+from ..nn import LayerParam as LayerParam  # the paper's listing writes `pxc.LayerParam`
 from ._energy import ce_energy as ce_energy
 from ._energy import se_energy as se_energy
 from ._energy import state_and_prediction as state_and_prediction

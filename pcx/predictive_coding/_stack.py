@@ -58,6 +58,9 @@ class Stack(EnergyModule):
         ((8,), (16, 8))
     """
 
+    # inference on errors (EPC) sets it in its own copy: added to the predictions, (n, *event)
+    _errors: Any = None
+
     def __init__(self, make_block: Callable[[], Any], n: int, *vode_args: Any, **vode_kwargs: Any):
         if not isinstance(n, int) or n < 1:
             raise ValueError(f"Stack needs at least one layer; got n = {n!r}")
@@ -83,10 +86,10 @@ class Stack(EnergyModule):
         Args:
             x: input of the first layer, of the shape of one state.
         """
-        if self._follows():
-            predictions = self._forward(x)
+        if self._errors is not None or self._follows():
+            states, predictions = self._forward(x)
             self.vode(predictions)
-            return predictions[-1]
+            return states[-1]
         h = self.vode.get("h")
         if h is None:
             raise ValueError(
@@ -108,21 +111,24 @@ class Stack(EnergyModule):
                 raise ValueError(TRANSFORMED.format(rule=rule.text, status=status))
         return bool(setting) or (asking is not None and asking.targets == ("u",))
 
-    def _forward(self, x: Any) -> jax.Array:
-        """Predictions of all layers, (n, *event), one after the other."""
+    def _forward(self, x: Any) -> tuple[jax.Array, jax.Array]:
+        """States and predictions of all layers, (n, *event), one after the other."""
         params = [p for p in tree_leaves(self.block, is_leaf=is_param) if is_param(p)]
 
         def layer(slices: Any, below: Any) -> tuple[Any, Any]:
-            block, mine = _with_values(self.block, slices)
+            values, error = slices
+            block, mine = _with_values(self.block, values)
             u = block(below)
-            return (u,), (u, [p.get() for p in mine])
+            h = u if error is None else u + error
+            return (h,), (h, u, [p.get() for p in mine])
 
-        _, (predictions, after) = scan(layer, [p.get() for p in params])(jnp.asarray(x))
+        each = ([p.get() for p in params], self._errors)
+        _, (states, predictions, after) = scan(layer, each)(jnp.asarray(x))
         for param, value in zip(params, after, strict=True):
             # weights come out as they went in; the state of a layer (batch statistics) may have moved
             if not isinstance(param, LayerParam):
                 param.set(value)
-        return predictions
+        return states, predictions
 
     def __repr__(self) -> str:
         return f"Stack({self.n} x {self.block!r}, {self.vode!r})"

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -18,6 +18,7 @@ from ._metrics import accuracy
 from ._progress import Progress
 
 
+@runtime_checkable
 class Trainable(Protocol):
     """What the trainer asks of an algorithm; every `pxa.Algorithm` has it.
 

@@ -7,13 +7,15 @@ import optax
 import pytest
 
 import pcx.algorithms as pxa
+import pcx.models as pxm
 import pcx.nn as pxnn
 import pcx.predictive_coding as pxc
+from pcx.algorithms import conformance
 from pcx.core import named_params
-from tests.algorithms.networks import Network, float64, states, weights
+from tests.algorithms.networks import Block, Network, float64, states, weights
 from tests.oracles import backprop, epc, linear, pc
 from tests.oracles.energy import CE, SQUARED
-from tests.oracles.mlp import flatten
+from tests.oracles.mlp import MLP, Layer, flatten
 from tests.oracles.numerical import assert_close, data, net_of
 from tests.oracles.optim import SGD, Adam
 
@@ -275,6 +277,58 @@ def test_the_user_s_own_rules_for_the_prediction_still_apply(rng):
     model.clear_params(pxc.VodeParam)
     sgd(2000, unroll=False)(model).infer(x, y, energies=False)
     assert_close(states(model), expected, atol=1e-9)
+
+
+class Deep(pxc.EnergyModule):
+    """Four equal layers and an output, with the equal ones in a stack or apart."""
+
+    def __init__(self, blocks, last, stacked):
+        self.last, self.output = last, pxc.Vode((2,))
+        self.output.h.frozen = True
+        if stacked:
+            rest = iter(blocks)
+            self.hidden = pxc.Stack(lambda: next(rest), len(blocks), shape=(3,))
+        else:
+            vodes = [pxc.Vode((3,)) for _ in blocks]
+            self.hidden = [f for pair in zip(blocks, vodes, strict=True) for f in pair]
+
+    def __call__(self, x, y=None):
+        for f in [self.hidden] if isinstance(self.hidden, pxc.Stack) else self.hidden:
+            x = f(x)
+        u = self.last(x)
+        self.output(u)
+        if y is not None:
+            self.output.set("h", y)
+        return u
+
+
+@pytest.mark.parametrize("step", ["fixed", "scaled"])
+def test_a_stack_is_the_separate_layers(step, rng):
+    net = MLP(Layer(rng.standard_normal((n, 3)) / 2, None, "tanh") for n in (3, 3, 3, 3, 2))
+    x, y = rng.standard_normal((4, 3)), rng.standard_normal((4, 2))
+    grads = []
+    for stacked in (False, True):
+        blocks = [Block(layer) for layer in net.layers]
+        model = Deep(blocks[:-1], blocks[-1], stacked)
+        algorithm = pxa.EPC(model, 3, optax.sgd(0.1), optax.sgd(1.0), step=step)
+        _, record = algorithm.infer(x, y)
+        totals = np.asarray(record.energies).sum(1)
+        algorithm.train_step(x, y)
+        parts = [model.hidden.block] if stacked else [b for b in model.hidden if b in blocks]
+        found = np.concatenate([np.atleast_3d(b.linear.nn.weight.get()).ravel() for b in parts])
+        grads.append([totals, found, np.asarray(model.last.linear.nn.weight.get())])
+    assert_close(grads[1], grads[0], atol=1e-12)
+
+
+def test_it_passes_the_conformance_suite_with_scaled_steps(rng):
+    _, x, y = problem(rng)
+    optim = optax.sgd(0.05)
+    conformance.check_algorithm(
+        lambda model: pxa.EPC(model, 3, None, optim, step="scaled", distance=True),
+        lambda: pxm.MLP([3, 4, 4, 2]),
+        x.astype("float32"),
+        y.astype("float32"),
+    )
 
 
 @pytest.mark.parametrize("init", ["zero", "persistent"])

@@ -10,6 +10,7 @@ import pytest
 import pcx.algorithms as pxa
 import pcx.models as pxm
 import pcx.nn as pxnn
+from pcx.algorithms import conformance
 from tests.algorithms.networks import Block, Network, float64, pairs, states
 from tests.oracles import hybrid, linear
 from tests.oracles.mlp import Layer, flatten
@@ -126,6 +127,18 @@ def test_evaluation_compares_the_guess_with_the_label(rng):
     metrics = hpc(net, q, metrics=error).eval_step(observed, labels)
     guess = hybrid.amortise(q, observed)[0]
     np.testing.assert_allclose(metrics["error"], ((guess - labels) ** 2).sum(-1).mean())
+
+
+def test_it_passes_the_conformance_suite(rng):
+    _, _, labels, observed = problem(rng)
+    optim = optax.sgd(0.05)
+
+    def make(generator):
+        amortiser = [pxnn.Linear(4, 3), pxnn.Linear(4, 4), pxnn.Linear(2, 4)]
+        return pxa.HybridPC(generator, 3, optim, optim, amortiser=amortiser)
+
+    batch = observed.astype("float32"), labels.astype("float32")
+    conformance.check_algorithm(make, lambda: pxm.MLP([3, 4, 4, 2]), *batch)
 
 
 def test_generation_is_a_forward_pass_of_the_generator(rng):

@@ -146,7 +146,10 @@ def test_wrong_blocks_are_refused():
     noisy = pxc.Stack(
         block, 2, ruleset={"init": "h, u <- u:f"}, tforms={"f": lambda vode, key, value, rkg: value}
     )
-    with pytest.raises(ValueError, match="transforms the state of one layer"), pxu.step(noisy, "init"):
+    with (
+        pytest.raises(ValueError, match="transforms the state of one layer"),
+        pxu.step(noisy, "init"),
+    ):
         noisy(jnp.ones(WIDTH))
 
 
@@ -168,4 +171,6 @@ def test_all_predictions_equal_bare_equinox(pair):
     expected = jnp.stack([jnp.tanh(f(b)) for f, b in zip(layers, below, strict=True)])
     stack(x)
     np.testing.assert_allclose(stack.vode.get("u"), expected, atol=1e-6)
-    assert float(stack.energy()) == pytest.approx(float(0.5 * jnp.sum((h - expected) ** 2)), rel=1e-5)
+    assert float(stack.energy()) == pytest.approx(
+        float(0.5 * jnp.sum((h - expected) ** 2)), rel=1e-5
+    )

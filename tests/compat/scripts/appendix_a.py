@@ -43,7 +43,7 @@ grad_h = pxf.value_and_grad(
 )(energy)
 
 grad_w = pxf.value_and_grad(
-    pxu.Mask(pxnn.LayerParam, [False, True])
+    pxu.Mask(pxc.LayerParam, [False, True])
 )(energy)
 
 def train(T, x, y, *, model, optim_h, optim_w):
@@ -88,7 +88,7 @@ def main():
     # once without jit, as the listing stands
     eval(x[0], model=model)
     optim_h = pxu.Optim(optax.sgd(0.1), pxu.Mask(pxc.VodeParam)(model))
-    optim_w = pxu.Optim(optax.adamw(3e-3), pxu.Mask(pxnn.LayerParam)(model))
+    optim_w = pxu.Optim(optax.adamw(3e-3), pxu.Mask(pxc.LayerParam)(model))
     train(4, x[0], onehot[0], model=model, optim_h=optim_h, optim_w=optim_w)
 
     fast_train, fast_eval = pxf.jit(static_argnums=0)(train), pxf.jit()(eval)

@@ -52,7 +52,7 @@ grad_h = pxf.value_and_grad(
 )(energy)
 
 grad_w = pxf.value_and_grad(
-    pxu.Mask(pxnn.LayerParam, [False, True])
+    pxu.Mask(pxc.LayerParam, [False, True])
 )(energy)
 
 @pxf.jit(static_argnums=0)
@@ -97,7 +97,7 @@ def main():
     model = MLP(2, 32, 2)
     eval(x[:64], model=model)
     optim_h = pxu.Optim(optax.sgd(0.1), pxu.Mask(pxc.VodeParam)(model))
-    optim_w = pxu.Optim(optax.adamw(3e-3), pxu.Mask(pxnn.LayerParam)(model))
+    optim_w = pxu.Optim(optax.adamw(3e-3), pxu.Mask(pxc.LayerParam)(model))
     for _ in range(20):
         for i in range(0, len(x), 64):
             train(

@@ -1,0 +1,73 @@
+"""The scripts in examples/ run, and do what they say."""
+
+import json
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+def run(monkeypatch, name, *arguments):
+    monkeypatch.setattr(sys, "argv", [f"examples/{name}", *map(str, arguments)])
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+
+
+def test_classify_learns_saves_and_draws(monkeypatch, capsys, tmp_path):
+    run(monkeypatch, "classify.py", "--epochs", 6, "--out", tmp_path)
+    out = capsys.readouterr().out
+    assert len(re.findall(r"^epoch +\d+ .* test accuracy \d", out, re.M)) == 6
+    last, best = map(float, re.search(r"last epoch (\S+)%, best epoch (\S+)%", out).groups())
+    assert 96 <= last <= best
+    assert f"loaded into a fresh model: {last:.2f}%, the same" in out
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "accuracy.png",
+        "energy.png",
+        "digits-pc-se.npz",
+    }
+
+
+@pytest.mark.parametrize("name", ["classify.py", "compare_algorithms.py", "depth.py"])
+def test_missing_data_is_a_message_and_not_a_traceback(monkeypatch, capsys, tmp_path, name):
+    for arguments in ([], ["--data-dir", tmp_path]):
+        with pytest.raises(SystemExit) as stopped:
+            run(monkeypatch, name, "--dataset", "mnist", *arguments)
+        assert stopped.value.code == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"{name}: ")
+        assert "train-images-idx3-ubyte" in error
+
+
+@pytest.mark.slow
+def test_all_algorithms_learn_the_digits(monkeypatch, capsys, tmp_path):
+    run(monkeypatch, "compare_algorithms.py", "--out", tmp_path)
+    out = capsys.readouterr().out
+    rows = dict(re.findall(r"^\| (\S+) +\| (\d+\.\d+) ", out, re.M))
+    assert len(rows) == 14
+    assert all(float(last) > 90 for last in rows.values())
+    assert all(float(last) > 97 for name, last in rows.items() if name not in ("MCPC", "Hybrid"))
+    records = [json.loads(p.read_text()) for p in (tmp_path / "records").iterdir()]
+    assert {r["algorithm"] for r in records} == set(rows)
+    assert (tmp_path / "digits" / "accuracy.png").exists()
+
+
+@pytest.mark.slow
+def test_skips_and_scales_train_where_plain_networks_do_not(monkeypatch, capsys, tmp_path):
+    methods = ["PC", "muPC", "muPC network, ePC"]
+    run(monkeypatch, "depth.py", "--depths", 16, "--methods", *methods, "--out", tmp_path)
+    out = capsys.readouterr().out
+    rows = {
+        name.strip(): float(x) for name, x in re.findall(r"^\| (.+?)\| (\d+\.\d) \(", out, re.M)
+    }
+    assert list(rows) == methods
+    assert rows["PC"] < 90 < rows["muPC"] < rows["muPC network, ePC"] + 2
+
+
+def test_an_unknown_algorithm_lists_the_known_ones(monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "compare_algorithms.py", "--algorithms", "pc")
+    assert "no algorithm is called 'pc'; there are PC-CE, PC-SE" in capsys.readouterr().err
