@@ -1,5 +1,6 @@
 """What all transforms have in common: metadata, repr, methods, pure positional arguments, threads."""
 
+import contextlib
 import copy
 import inspect
 import threading
@@ -106,10 +107,8 @@ def vandal(x, box, items, table):
     items.append(x)
     items[0] = jnp.zeros(2)
     table["k"] = None
-    try:
+    with contextlib.suppress(ValueError):  # a read-only array
         x += 100
-    except ValueError:  # a read-only array
-        pass
     return jnp.sum(box.p.get())
 
 
