@@ -110,7 +110,6 @@ class Config:
         (jnp.ones(2), lambda x: jnp.ones(2)),
         (Config([1]), lambda x: Config([1])),
     ],
-    ids=repr,
 )
 def test_a_change_of_a_static_value_recompiles(value, change):
     assert recompiles(change, value)
@@ -127,7 +126,6 @@ def test_a_change_of_a_static_value_recompiles(value, change):
         (np.arange(3), lambda x: np.arange(3)),
         ((1, (2, "x")), lambda x: (1, (2, "x"))),
     ],
-    ids=repr,
 )
 def test_an_equal_static_value_does_not_recompile(value, change):
     assert not recompiles(change, value)

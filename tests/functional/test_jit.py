@@ -242,7 +242,6 @@ def test_a_result_follows_the_trace_that_made_it():
         [],
         {},
     ],
-    ids=repr,
 )
 def test_a_param_may_hold_any_value(value):
     before = jax.tree.map(lambda x: x, value)
