@@ -6,7 +6,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from ..core import describe
+from ..core import describe, locate
 from ..functional import jit
 from ..predictive_coding import STATUS, EnergyModule, Vode, se_energy
 from ._base import Algorithm, _batch_size, _method, _params, forward_prediction
@@ -21,7 +21,7 @@ amortiser[0] predicts the generator's input from vode 0, amortiser[l] vode l - 1
 SHAPE = """HybridPC: amortiser[{index}] predicts {node}, of shape {expected}, but its output is \
 {got}"""
 
-LABEL = """HybridPC: y (of one sample) is {y}, but amortiser[0] predicts {guess}. HybridPC takes \
+LABEL = """`{where}`: y (of one sample) is {y}, but amortiser[0] predicts {guess}. HybridPC takes \
 data as x and labels as y, also where the generator takes them the other way round."""
 
 
@@ -60,7 +60,8 @@ class Amortised(EnergyModule):
         """
         guesses = self.guess(x) if self.status == STATUS.INIT else []
         if guesses and y is not None and jnp.shape(y) != jnp.shape(guesses[0]):
-            raise ValueError(LABEL.format(y=describe(y), guess=describe(guesses[0])))
+            where = locate(self.first) or "vode 0"
+            raise ValueError(LABEL.format(where=where, y=describe(y), guess=describe(guesses[0])))
         h = guesses[0] if guesses else self.first.get("h")
         if self.prior is not None:
             self.first.set("u", jnp.broadcast_to(jnp.asarray(self.prior), jnp.shape(h)))
@@ -178,7 +179,7 @@ class HybridPC(Algorithm):
         error = jnp.mean(jnp.asarray(_amortiser_energy(x, y, model=self.model)))
         return record._replace(info={**(record.info or {}), "amortiser": error})
 
-    def weight_gradients(self, x: Any, y: Any, plan: Plan) -> tuple[jax.Array, Any]:
+    def weight_gradients(self, x: Any, y: Any, plan: Plan | None) -> tuple[jax.Array, Any]:
         """Mean energy of the generator, and the gradients of both parts summed over the batch."""
         mask = self.weights_mask()
         weights = [p for p in _params(self.model) if mask.select(p)]
