@@ -9,14 +9,14 @@ from ._inference import Record as Record
 from ._inference import Stop as Stop
 from ._ipc import IPC as IPC
 from ._langevin import langevin as langevin
-from ._local import hebbian as hebbian
 from ._local import LocalUpdate as LocalUpdate
+from ._local import hebbian as hebbian
 from ._mcpc import MCPC as MCPC
 from ._nudging import NudgedPC as NudgedPC
 from ._pc import PC as PC
 from ._pcalm import PCALM as PCALM
 from ._solvers import Diffrax as Diffrax
+from ._torch2pc import PCGradients as PCGradients
 from ._torch2pc import mean_squared_error as mean_squared_error
 from ._torch2pc import pc_gradients as pc_gradients
-from ._torch2pc import PCGradients as PCGradients
 from ._zil import ZIL as ZIL

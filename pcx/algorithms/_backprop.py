@@ -49,6 +49,6 @@ class Backprop(Algorithm):
         prediction = None
         if self.metrics:
             prediction, _ = self.initialise(x, y)
-        out = {"energy": self.learn(x, y, None), **self._metrics(prediction, y)}  # type: ignore[arg-type]
+        out = {"energy": self.learn(x, y, None), **self._metrics(prediction, y)}
         self._clear()
         return out

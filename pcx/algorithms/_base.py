@@ -239,18 +239,22 @@ class Algorithm(BaseModule):
         vodes = vodes_of(self.model)
         return [vodes[k].h for k in sorted(reached) if not is_frozen(vodes[k].h)]
 
-    def learn(self, x: Any, y: Any, plan: Plan) -> jax.Array:
+    def learn(self, x: Any, y: Any, plan: Plan | None) -> jax.Array:
         """One step on the weights, in place; the batch's mean energy before it."""
         energy, grads = self.weight_gradients(x, y, plan)
         if self.weight_optim.state.get() is not None:
             self.weight_optim.step(self.model, grads, scale_by=1.0 / _batch_size(x, y))
         return energy
 
-    def weight_gradients(self, x: Any, y: Any, plan: Plan) -> tuple[jax.Array, Any]:
-        """Mean energy, and the gradients summed over the batch, in the present states."""
+    def weight_gradients(self, x: Any, y: Any, plan: Plan | None) -> tuple[jax.Array, Any]:
+        """Mean energy, and the gradients summed over the batch, in the present states.
+
+        Args:
+            plan: what inference skipped, whose gradients are zero; None for nothing.
+        """
         model = self.model
         selected = [p for p in _params(model) if self.weights_mask().select(p)]
-        live = plan.learning(len(plan.reached))
+        live = {id(p) for p in selected} if plan is None else plan.learning(len(plan.reached))
         active = [p for p in selected if id(p) in live]
 
         def total(x: Any, y: Any, *, model: Any) -> jax.Array:

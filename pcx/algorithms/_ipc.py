@@ -117,7 +117,7 @@ class IPC(Algorithm):
         mask = self.weights_mask()
         return [p for _, p in named_params(self.model) if mask.select(p)]
 
-    def learn(self, x: Any, y: Any, plan: Plan) -> jax.Array:
+    def learn(self, x: Any, y: Any, plan: Plan | None) -> jax.Array:
         """Without a schedule, the weight step of PC; the batch's mean energy after inference."""
         if self.T0 is None:
             return super().learn(x, y, plan)

@@ -120,13 +120,13 @@ class NudgedPC(Algorithm):
                 call(x, y, model=self.model)
         return super().infer_states(x, y, plan, **watch)
 
-    def weight_gradients(self, x: Any, y: Any, plan: Plan) -> tuple[jax.Array, Any]:
+    def weight_gradients(self, x: Any, y: Any, plan: Plan | None) -> tuple[jax.Array, Any]:
         """Mean energy, and the gradients times 1/beta (or its sign), summed over the batch."""
         energy, grads = super().weight_gradients(x, y, plan)
         factor = 1 / self.beta if self.scale == "beta" else jnp.sign(self.beta.get())
         return energy, jax.tree_util.tree_map(lambda g: g * factor.astype(g.dtype), grads)
 
-    def learn(self, x: Any, y: Any, plan: Plan) -> jax.Array:
+    def learn(self, x: Any, y: Any, plan: Plan | None) -> jax.Array:
         """One step on the weights; "average" infers once more, with the opposite nudge, before it."""
         if not (self.mode == "centred" and self.alternate == "average") or y is None:
             return super().learn(x, y, plan)

@@ -129,7 +129,7 @@ class ZIL(Algorithm):
             self.weight_optim.step(self.model, grads, scale_by=1.0 / _batch_size(x, y))
         return energy
 
-    def learn(self, x: Any, y: Any, plan: Plan) -> jax.Array:
+    def learn(self, x: Any, y: Any, plan: Plan | None) -> jax.Array:
         """The full weight step, if T is given; the batch's mean energy after inference."""
         if self._hybrid:
             return super().learn(x, y, plan)

@@ -18,4 +18,5 @@ from ._schedules import learning_rate as learning_rate
 from ._schedules import set_learning_rate as set_learning_rate
 from ._schedules import total_steps as total_steps
 from ._schedules import warmup_cosine as warmup_cosine
+from ._trainer import Trainable as Trainable
 from ._trainer import Trainer as Trainer

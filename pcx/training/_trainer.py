@@ -17,6 +17,9 @@ from ._history import History
 from ._metrics import accuracy
 from ._progress import Progress
 
+NO_ALGORITHM = """Trainer takes an algorithm, such as `pxa.PC(model)`; {got!r} lacks {lacking} (see \
+`pxt.Trainable`)."""
+
 
 @runtime_checkable
 class Trainable(Protocol):
@@ -112,6 +115,10 @@ class Trainer:
         if log_every is not None and log_every < 1:
             raise ValueError(f"Trainer: log_every must be at least 1, got {log_every}")
         self.algorithm = algorithm
+        if not isinstance(algorithm, Trainable):
+            names = (*Trainable.__annotations__, *vars(Trainable))
+            lacking = [n for n in names if n[0] != "_" and not hasattr(algorithm, n)]
+            raise TypeError(NO_ALGORITHM.format(got=algorithm, lacking=", ".join(lacking)))
         given = list(callbacks)
         for callback in given:
             if not isinstance(callback, Callback):

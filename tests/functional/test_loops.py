@@ -23,7 +23,7 @@ class Model(px.Module):
 def step(x, a, *, model):
     model.total += model.scale * model.w * x + a
     model.count += 1
-    return a * 2, jnp.sum(model.total)
+    return a * 2, jnp.sum(model.total.get())
 
 
 def by_hand(xs, a):
@@ -113,7 +113,7 @@ def test_a_while_loop_is_a_python_loop():
         return a * 2
 
     def cond(a, *, model):
-        return (jnp.sum(model.total) < 100) & (model.count < 50)
+        return (jnp.sum(model.total.get()) < 100) & (model.count < 50)
 
     a, total, count = 1.0, 0.0, 0
     while 2 * total < 100 and count < 50:

@@ -270,9 +270,17 @@ def test_log_every_must_be_positive():
         quiet(LeastSquares(), log_every=0)
 
 
+@pytest.mark.wrong_types
 def test_a_callback_must_be_one():
     with pytest.raises(TypeError, match=r"a callback is a `pxt\.Callback`, got 3"):
         pxt.Trainer(LeastSquares(), [3])
+
+
+@pytest.mark.wrong_types
+def test_what_is_no_algorithm_is_told_what_it_lacks():
+    model = LeastSquares().model
+    with pytest.raises(TypeError, match=r"`pxa\.PC\(model\)`; [\s\S]*lacks model, .*train_step"):
+        pxt.Trainer(model)
 
 
 def test_a_second_fit_starts_a_new_history():
