@@ -163,30 +163,16 @@ FUNCTIONS = {
 }
 
 
-class Arrayish:
-    """The least that an object of another library offers to be taken as an array."""
-
-    def __init__(self, value):
-        self.value = value
-
-    def __jax_array__(self):
-        return self.value
-
-
-jax.tree_util.register_pytree_node(
-    Arrayish, lambda x: ((x.value,), None), lambda _, children: Arrayish(*children)
-)
+# before 0.7, JAX takes nothing but its own arrays in these (it ignores `__jax_array__`)
+OWN_ARRAYS_ONLY = {"sum", "mean over an axis", "max", "stack", "transpose", "softmax"}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("transform", ["eager", "jax.jit"])
 def test_jax_functions_take_a_param_as_an_array(name, transform):
     ours, numpys = FUNCTIONS[name]
-    if jax.__version_info__ < (0, 7):
-        try:
-            ours(Arrayish(jnp.ones((2, 2))))
-        except TypeError:
-            pytest.skip("this JAX takes no object but its own arrays in this function")
+    if jax.__version_info__ < (0, 7) and name in OWN_ARRAYS_ONLY:
+        pytest.skip("needs JAX 0.7")
     array = np.array([[-0.5, 2.0], [1.5, -1.0]], np.float32)
     fn = jax.jit(ours) if transform == "jax.jit" else ours
     check(fn(px.Param(jnp.asarray(array))), numpys(array))
