@@ -207,7 +207,7 @@ def check_messages(make_algorithm: Make, make_model: MakeModel, x: Any, y: Any) 
     _check(bool(np.isfinite(metrics["energy"])), "after a refused batch the next one fails")
 
 
-def _check(condition: bool, message: str) -> None:
+def _check(condition: Any, message: str) -> None:
     if not condition:
         raise AssertionError(message)
 

@@ -335,6 +335,7 @@ def test_a_module_of_arrays_alone_may_be_positional_and_stays_as_it_is():
     assert pair.a.get().tolist() == [1.0, 1.0]
 
 
+@pytest.mark.wrong_types
 def test_a_missing_pair_of_parentheses_is_explained():
     with pytest.raises(TypeError, match=r"write `@pxf.jit\(\)` with parentheses"):
         pxf.jit(lambda x: x)

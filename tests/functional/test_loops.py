@@ -273,6 +273,7 @@ def test_a_param_that_gets_its_first_value_inside_is_an_error_that_says_what_to_
         pxf.while_loop(lambda *, p: (p.set(value), None)[1], lambda *, p: True)(p=p)
 
 
+@pytest.mark.wrong_types
 def test_a_condition_that_gives_no_bool_is_an_error():
     match = r"pxf.while_loop\(<lambda>\): the condition `.*` must return one bool; got None"
     with pytest.raises(TypeError, match=match):
