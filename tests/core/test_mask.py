@@ -122,6 +122,7 @@ def test_masks_are_immutable():
 
 
 @pytest.mark.parametrize("values", [(1,), (1, 2, 3), 5, None, "ab", {0: 1, 1: 2}])
+@pytest.mark.wrong_types
 def test_a_mask_maps_to_exactly_two_values(values):
     match = r"a mask maps to two values, \(rejected, selected\)"
     with pytest.raises(ValueError, match=match):

@@ -121,6 +121,7 @@ def test_branches_with_results_of_different_structure_are_an_error():
 
 
 @pytest.mark.parametrize("branches", [[], [3], [double, None]])
+@pytest.mark.wrong_types
 def test_branches_must_be_functions(branches):
     with pytest.raises(TypeError, match=r"pxf.switch takes functions, at least one; got \("):
         pxf.switch(branches)

@@ -61,6 +61,7 @@ def test_it_prints_every_layer():
 
 @pytest.mark.parametrize("name", ["jit", "vmap", "value_and_grad"])
 @pytest.mark.parametrize("fn", [None, 3, jnp.ones(2)])
+@pytest.mark.wrong_types
 def test_what_is_no_function_is_refused(name, fn):
     match = rf"pxf.{name} takes its options first and the function second: write `pxf.{name}\(...\)"
     with pytest.raises(TypeError, match=match):
