@@ -216,6 +216,7 @@ def test_lists_of_other_lengths_than_channels_are_refused():
         pxm.VGG([2, 2], [True])
 
 
+@pytest.mark.wrong_types
 def test_an_unknown_norm_is_refused():
     with pytest.raises(ValueError, match='"group", "batch" or None; got \'layer\''):
         pxm.ResNet18(norm="layer")
