@@ -57,6 +57,7 @@ def test_the_best_epoch(name, mode, expected):
     assert history.last(name) == 3.0
 
 
+@pytest.mark.wrong_types
 def test_no_best_epoch_without_values():
     history = pxt.History()
     history.add_epoch({"a": np.nan})
