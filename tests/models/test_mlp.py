@@ -143,6 +143,7 @@ def test_equal_seeds_give_equal_networks():
     assert not np.array_equal(weights(a)[0], weights(c)[0])
 
 
+@pytest.mark.wrong_types
 def test_multipliers_need_a_known_name():
     with pytest.raises(ValueError, match='"standard", "mupc" or "ntp"; got \'mup\''):
         pxm.MLP([2, 2], parameterisation="mup")
