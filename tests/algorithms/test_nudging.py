@@ -143,6 +143,7 @@ def test_unlabelled_batches_are_let_through():
     assert all(np.all(g == 0) for g in grads)
 
 
+@pytest.mark.wrong_types
 def test_mistakes_are_explained():
     net, _, _ = problem()
     for beta in (0.0, -0.5, 1.5):

@@ -63,8 +63,12 @@ def test_no_best_epoch_without_values():
     history.add_epoch({"a": np.nan})
     with pytest.raises(ValueError, match="no value of 'a'"):
         history.best("a")
+
+
+@pytest.mark.wrong_types
+def test_a_mode_must_be_known():
     with pytest.raises(ValueError, match='"auto", "min" or "max"; got \'most\''):
-        history.best("a", "most")
+        pxt.History().best("a", "most")
 
 
 def test_the_summary_says_which_epoch_is_which():
