@@ -17,19 +17,20 @@ PYTHON_OLDEST ?= $(call find_python,13,python3.11 python3.12 python3.13 python3 
 
 PIP := -m pip install --quiet --disable-pip-version-check
 
-# Shapes and types in the annotations are checked at run time while the tests run.
-TYPECHECK ?= --jaxtyping-packages=pcx,conftest.beartyped
+# Shapes and types in the annotations can be checked at run time while the tests run (`make test-typed`).
+TYPECHECK := --jaxtyping-packages=pcx,conftest.beartyped
 PYTEST := $(BIN)/python -m pytest
 # The tests of one file share compiled functions, so a file stays in one process.
 PARALLEL ?= -n auto --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-oldest tutorials bench-smoke lint format types docs \
+.PHONY: help demo test test-typed test-slow test-oldest tutorials bench-smoke lint format types docs \
 	install-hooks clean
 
 help:
 	@echo "make demo         train a classifier, print its test accuracy, write plots"
 	@echo "make test         the test suite, with coverage of pcx/"
+	@echo "make test-typed   the same, with every annotation checked at run time"
 	@echo "make test-slow    the tests marked slow"
 	@echo "make test-oldest  the test suite on the oldest supported dependencies"
 	@echo "make lint         ruff: lint and format check  (make format: apply them)"
@@ -42,7 +43,10 @@ demo: $(VENV)/.examples
 	$(BIN)/python examples/classify.py
 
 test: $(VENV)/.dev
-	$(PYTEST) $(PARALLEL) $(TYPECHECK) --cov=pcx --cov-report=term --cov-fail-under=95
+	$(PYTEST) $(PARALLEL) --cov=pcx --cov-report=term --cov-fail-under=95
+
+test-typed: $(VENV)/.dev
+	$(PYTEST) $(PARALLEL) $(TYPECHECK)
 
 test-slow: $(VENV)/.dev
 	$(PYTEST) $(PARALLEL) -m slow

@@ -213,6 +213,7 @@ def test_sampling_leaves_no_trace():
     assert np.isfinite(algorithm.train_step(x[:1], y[:1])["energy"])
 
 
+@pytest.mark.wrong_types
 def test_mistakes_are_explained():
     net, x, y = problem()
     for wrong in ({"gamma": 0.0}, {"gamma": 0.1, "sigma2": -1.0}, {"gamma": 0.1, "momentum": 1.0}):
