@@ -11,6 +11,8 @@ import textwrap
 import time
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,6 +39,13 @@ MAX_SECONDS = 240
 # A cell may train several models, each compiled for itself. A function that is compiled anew in every
 # step of a loop passes this number at once.
 MAX_COMPILATIONS = 24
+
+
+def is_one_operation(name):
+    """Whether a compiled function is an operation outside any jit, compiled once for each shape."""
+    name = name.lstrip("_")
+    return any(hasattr(m, n) for m in (jnp, jax.lax) for n in (name, f"{name}_p"))
+
 
 COUNT_COMPILATIONS = """
 import collections as _collections, logging as _logging, re as _re
@@ -174,7 +183,11 @@ def test_a_notebook_runs_from_clean(notebook, tmp_path, monkeypatch, record_prop
     record_property("compilations", sum(n for _, _, n in compiled))
     assert seconds < MAX_SECONDS
     # the first cell is not the notebook's
-    again = [(cell - 1, name, n) for cell, name, n in compiled if n > MAX_COMPILATIONS]
+    again = [
+        (cell - 1, name, n)
+        for cell, name, n in compiled
+        if n > MAX_COMPILATIONS and not is_one_operation(name)
+    ]
     assert again == [], textwrap.dedent(
         f"""
         compiled over and over, as (cell, function, times): {again}. A jitted function compiles again when
