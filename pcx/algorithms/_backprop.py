@@ -3,19 +3,10 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from ..predictive_coding import STATUS
 from ..utils import step
-from ._base import Algorithm, _batch_size, _params
-from ._energy_fn import gradient, sample_energies
-from ._inference import Plan
-
-
-def forward_energy(x: Any, y: Any, *, model: Any) -> jax.Array:
-    """Total energy right after a forward pass: the loss of the output vode, as a function of the weights."""
-    with step(model, STATUS.INIT):
-        return jnp.sum(sample_energies(x, y, model=model)[0])
+from ._base import Algorithm
 
 
 class Backprop(Algorithm):
@@ -38,12 +29,10 @@ class Backprop(Algorithm):
     ):
         super().__init__(model, 0, None, weight_optim, **options)
 
-    def weight_gradients(self, x: Any, y: Any, plan: Plan | None = None) -> tuple[jax.Array, Any]:
-        """Mean loss, and its gradients summed over the batch."""
-        mask = self.weights_mask()
-        weights = [p for p in _params(self.model) if mask.select(p)]
-        energy, grads = gradient(x, y, self.model, weights, forward_energy)
-        return energy / _batch_size(x, y), grads
+    def learning_energy(self, x: Any, y: Any, *, model: Any) -> jax.Array:
+        """The energy right after a forward pass, summed over the batch: the loss of the output vode."""
+        with step(model, STATUS.INIT):
+            return super().learning_energy(x, y, model=model)
 
     def _train(self, x: Any, y: Any) -> dict[str, Any]:
         prediction = None

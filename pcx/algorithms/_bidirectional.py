@@ -44,14 +44,15 @@ class Bidirectional(EnergyModule):
         nodes = len(vodes_of(forward))
         if len(backward) != nodes:
             raise ValueError(COUNT.format(nodes=nodes, got=len(backward)))
-        self.forward, self.backward = forward, list(backward)
+        self.forward: Any = forward
+        self.backward: list[Any] = list(backward)
         self.alpha_f, self.alpha_b = alpha_f, alpha_b
         self.below = VodeParam.Cache()
 
     def __call__(self, x: Any, y: Any = None) -> Any:
         """The forward model's prediction for one sample."""
         self.below["x"] = x
-        return self.forward(x, y)  # type: ignore[operator]
+        return self.forward(x, y)
 
     def energy(self) -> Any:
         """F of one sample."""
@@ -67,7 +68,7 @@ class Bidirectional(EnergyModule):
         ]
 
     def _predict(self, index: int, above: Any, node: Any) -> Any:
-        prediction = self.backward[index](above)  # type: ignore[misc]
+        prediction = self.backward[index](above)
         if jnp.shape(prediction) != jnp.shape(node):
             raise ValueError(
                 SHAPE.format(

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..core import Mask, ParamCache
+from ..core import Mask, ParamCache, named_params
 from ..functional import value_and_grad, vmap
 from ..functional._tracked import collect, note_reads
 from ..predictive_coding import STATUS, Vode, VodeParam, energy_modules
@@ -33,7 +33,8 @@ def batched(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @batched
-def _call(x: Any, y: Any, *, model: Any) -> Any:
+def call(x: Any, y: Any, *, model: Any) -> Any:
+    """The model's prediction for a batch; predictions stay in the vodes."""
     return model(x, y)
 
 
@@ -47,11 +48,6 @@ def _call_and_energy(x: Any, y: Any, *, model: Any) -> Any:
 def _call_and_vode_energies(x: Any, y: Any, *, model: Any) -> Any:
     model(x, y)
     return [vode.energy() for vode in vodes_of(model)]
-
-
-def call(x: Any, y: Any, *, model: Any) -> Any:
-    """The model's prediction for a batch; predictions stay in the vodes."""
-    return _call(x, y, model=model)
 
 
 def sample_energies(x: Any, y: Any, *, model: Any) -> tuple[jax.Array, Any]:
@@ -73,7 +69,7 @@ def vode_energies(x: Any, y: Any, *, model: Any) -> jax.Array:
 
 
 def gradient(
-    x: Any, y: Any, model: Any, params: list[Any], energy: Callable[..., Any] = total_energy
+    x: Any, y: Any, model: Any, params: list[Any], energy: Callable[..., Any]
 ) -> tuple[jax.Array, Any]:
     """`(F, dF/dparams)` of a batch's total energy in the present states.
 
@@ -84,6 +80,13 @@ def gradient(
     with step(model, clear_params=CACHE):
         value, grads = value_and_grad(lambda param: id(param) in wanted)(energy)(x, y, model=model)
     return value, grads["model"]
+
+
+def grads_of(params: list[Any], model: Any, grads: Any) -> list[jax.Array]:
+    """The gradients of some of the model's params, from a tree like the model."""
+    by_path = dict(named_params(grads))
+    paths = {id(param): path for path, param in named_params(model)}
+    return [by_path[paths[id(param)]].get() for param in params]
 
 
 def pure(fn: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:

@@ -11,13 +11,13 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from ..core import named_params, static
+from ..core import static
 from ..functional import vmap
 from ..predictive_coding import Stack, Vode, energy_modules
 from ..predictive_coding._rules import Ruleset, parse_rule
 from ..utils import step as phase
 from ._base import Algorithm
-from ._energy_fn import AXIS, BATCHED, CACHE, batched, gradient, pure, vodes_of
+from ._energy_fn import AXIS, BATCHED, CACHE, batched, gradient, grads_of, pure, vodes_of
 from ._inference import Plan, Record, free_states, make_plan
 from ._wave import Initial, _additive, is_frozen
 
@@ -115,25 +115,23 @@ class EPC(Algorithm):
         return record
 
     def inference_energy(self, x: Any, y: Any, *, model: Any) -> jax.Array:
-        """The batch's total energy as a function of the errors ."""
+        """The batch's total energy as a function of the errors."""
         return jnp.sum(_unrolled_energy(x, y, model=model))
 
     def inference_step(
-        self, x: Any, y: Any, t: Any, reached: frozenset[int], with_gradient_norm: bool = False
-    ) -> Any:
+        self, x: Any, y: Any, t: Any, reached: frozenset[int]
+    ) -> tuple[jax.Array, list[jax.Array]]:
         """One step on the errors; see `Algorithm.inference_step`."""
         free = free_states(self.model)
         if self.step == "fixed" or not free:
-            return super().inference_step(x, y, t, reached, with_gradient_norm)
+            return super().inference_step(x, y, t, reached)
         energy, grads = self._slopes(x, y)
         squared = _squared(grads)
         total = curvature(x, y, self.model, [-g for g in grads])
         alpha = self.damping * jnp.where(total > 0, squared / total, 0.0)
         for h, g in zip(free, grads, strict=True):
             h.set(h.get() - alpha.reshape(-1, *[1] * (g.ndim - 1)).astype(g.dtype) * g)
-        if not with_gradient_norm:
-            return energy
-        return energy, jnp.max(jnp.stack([jnp.max(jnp.abs(g)) for g in grads]))
+        return energy, grads
 
     def watch(self, x: Any, y: Any, energies: bool, states: bool) -> tuple[Any, Any]:
         """What is recorded are the states, not the errors."""
@@ -150,9 +148,7 @@ class EPC(Algorithm):
         """The total energy, and its gradient in the errors of each free vode."""
         free = free_states(self.model)
         energy, grads = gradient(x, y, self.model, free, self.inference_energy)
-        by_path = dict(named_params(grads))
-        paths = {id(param): path for path, param in named_params(self.model)}
-        return energy, [by_path[paths[id(h)]].get() for h in free]
+        return energy, grads_of(free, self.model, grads)
 
 
 def to_errors(x: Any, y: Any, model: Any, zero: bool = False) -> None:

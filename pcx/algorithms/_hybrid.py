@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from ..core import describe, locate
 from ..functional import jit
 from ..predictive_coding import STATUS, EnergyModule, Vode, se_energy
-from ._base import Algorithm, _batch_size, _method, _params, forward_prediction
-from ._energy_fn import batched, gradient, total_energy, vodes_of
+from ._base import Algorithm, _method
+from ._energy_fn import batched, forward, vodes_of
 from ._inference import Plan, Record
 from ._wave import Initial
 
@@ -49,7 +49,8 @@ class Amortised(EnergyModule):
         if inputs not in ("amortised", "inferred"):
             raise ValueError(f'inputs must be "amortised" or "inferred"; got {inputs!r}')
         self.first = Vode(energy_fn=None if prior is None else se_energy)
-        self.generator, self.amortiser = generator, list(amortiser)
+        self.generator: Any = generator
+        self.amortiser = list(amortiser)
         self.inputs, self.prior = inputs, prior
 
     def __call__(self, x: Any, y: Any = None) -> Any:
@@ -66,7 +67,7 @@ class Amortised(EnergyModule):
         if self.prior is not None:
             self.first.set("u", jnp.broadcast_to(jnp.asarray(self.prior), jnp.shape(h)))
         self.first.set("h", h if y is None else y)
-        self.generator(self.first.get("h"), x)  # type: ignore[operator]
+        self.generator(self.first.get("h"), x)
         for index, (vode, guess) in enumerate(zip(self._inner(), guesses[1:], strict=False)):
             got, expected = jnp.shape(guess), jnp.shape(vode.get("u"))
             if got != expected:
@@ -181,15 +182,14 @@ class HybridPC(Algorithm):
 
     def weight_gradients(self, x: Any, y: Any, plan: Plan | None) -> tuple[jax.Array, Any]:
         """Mean energy of the generator, and the gradients of both parts summed over the batch."""
-        mask = self.weights_mask()
-        weights = [p for p in _params(self.model) if mask.select(p)]
-        _, grads = gradient(x, y, self.model, weights, self.learning_energy)
-        return total_energy(x, y, model=self.model) / _batch_size(x, y), grads
+        # what inference skipped is known of the generator only
+        _, grads = super().weight_gradients(x, y, None)
+        return self.mean_energy(x, y), grads
 
     def learning_energy(self, x: Any, y: Any, *, model: Any) -> jax.Array:
         """Energy of the generator and error of the amortiser: they share no weights."""
         error = jnp.sum(jnp.asarray(_amortiser_energy(x, y, model=model)))
-        return total_energy(x, y, model=model) + error
+        return super().learning_energy(x, y, model=model) + error
 
     def generate(self, y: Any) -> Any:
         """Data from labels (or latents) y, (batch, *event), by a forward pass of the generator."""
@@ -197,7 +197,7 @@ class HybridPC(Algorithm):
 
     def _generate(self, y: Any) -> Any:
         kept = self._set_aside()
-        prediction = forward_prediction(y, None, self.model.generator)
+        prediction = forward(y, None, self.model.generator)
         self._put_back(kept)
         return prediction
 

@@ -156,7 +156,8 @@ def _run_until(algorithm: Any, x: Any, y: Any, plan: Plan) -> Any:
     everything = frozenset().union(*plan.reached)
 
     def body(t: Any, energy: Any, change: Any, largest: Any, *, algorithm: Any) -> Any:
-        new, largest = algorithm.inference_step(x, y, t, everything, with_gradient_norm=True)
+        new, grads = algorithm.inference_step(x, y, t, everything)
+        largest = jnp.max(jnp.stack([jnp.zeros(()), *(jnp.max(jnp.abs(g)) for g in grads)]))
         return t + 1, new, jnp.abs(new - energy) / jnp.maximum(jnp.abs(new), 1e-30), largest
 
     def proceed(t: Any, energy: Any, change: Any, largest: Any, *, algorithm: Any) -> Any:

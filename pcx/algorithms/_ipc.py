@@ -6,12 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..core import Mask, named_params
+from ..core import Mask
 from ..functional import cond
 from ..predictive_coding import VodeParam
-from ..utils import step
-from ._base import Algorithm, _batch_size
-from ._energy_fn import CACHE, gradient
+from ._base import Algorithm
+from ._energy_fn import gradient
 from ._inference import Plan, keeps_zeros, plan_loop
 from ._wave import Initial
 
@@ -83,43 +82,36 @@ class IPC(Algorithm):
         return plan_loop(dependencies, self.T, self.unroll)
 
     def inference_step(
-        self, x: Any, y: Any, t: Any, reached: frozenset[int], with_gradient_norm: bool = False
-    ) -> Any:
+        self, x: Any, y: Any, t: Any, reached: frozenset[int]
+    ) -> tuple[jax.Array, list[jax.Array]]:
         """One step on the states and, by the schedule, on the weights: from one gradient."""
 
         def together(*, algorithm: Any) -> Any:
-            return algorithm._step_both(x, y, reached, with_gradient_norm)
+            return algorithm._step_both(x, y, reached)
 
         def states_only(*, algorithm: Any) -> Any:
-            return super(IPC, algorithm).inference_step(x, y, t, reached, with_gradient_norm)
+            return super(IPC, algorithm).inference_step(x, y, t, reached)
 
         learns = self.learns(t)
         if isinstance(learns, bool):
             return (together if learns else states_only)(algorithm=self)
         return cond(together, states_only)(learns, algorithm=self)
 
-    def _step_both(self, x: Any, y: Any, reached: frozenset[int], with_gradient_norm: bool) -> Any:
-        states, weights = self.states(reached), self._weights()
+    def _step_both(
+        self, x: Any, y: Any, reached: frozenset[int]
+    ) -> tuple[jax.Array, list[jax.Array]]:
+        states, weights = self.states(reached), self.weights()
         if not states and not weights:
-            return super().inference_step(x, y, 0, reached, with_gradient_norm)
+            return jnp.zeros(()), []
         energy, grads = gradient(x, y, self.model, states + weights, self.inference_energy)
         if states:
             self.state_optim.step(self.model, grads, allow_none=True)
         if weights:
-            self.weight_optim.step(self.model, grads, scale_by=1.0 / _batch_size(x, y))
-        if not with_gradient_norm:
-            return energy
-        moved = Mask(VodeParam)(grads)
-        largest = [jnp.max(jnp.abs(g)) for g in jax.tree_util.tree_leaves(moved)]
-        return energy, jnp.max(jnp.stack(largest)) if largest else jnp.zeros(())
-
-    def _weights(self) -> list[Any]:
-        mask = self.weights_mask()
-        return [p for _, p in named_params(self.model) if mask.select(p)]
+            self.step_weights(grads, x, y)
+        return energy, jax.tree_util.tree_leaves(Mask(VodeParam)(grads))
 
     def learn(self, x: Any, y: Any, plan: Plan | None) -> jax.Array:
         """Without a schedule, the weight step of PC; the batch's mean energy after inference."""
         if self.T0 is None:
             return super().learn(x, y, plan)
-        with step(self.model, clear_params=CACHE):
-            return jnp.mean(self.sample_energies(x, y, model=self.model))
+        return self.mean_energy(x, y)

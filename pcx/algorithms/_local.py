@@ -1,5 +1,6 @@
 """The local learning rule: what a layer's weights learn from its own input and error alone."""
 
+import math
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -85,16 +86,9 @@ def _convolutional(nn: Any, pre: jax.Array, error: jax.Array) -> jax.Array:
     batch, _, *places = patches.shape
     _check(pre, error, (batch, shape[0], *places))
     # a group of output channels reads its own group of input channels only
-    patches = patches.reshape(batch, nn.groups, -1, *_flat(places))
-    errors = error.reshape(batch, nn.groups, -1, *_flat(places))
+    patches = patches.reshape(batch, nn.groups, -1, math.prod(places))
+    errors = error.reshape(batch, nn.groups, -1, math.prod(places))
     return jnp.einsum("bgop,bgip->goi", errors, patches).reshape(shape)
-
-
-def _flat(places: list[int]) -> list[int]:
-    size = 1
-    for n in places:
-        size *= n
-    return [size]
 
 
 def _check(pre: jax.Array, error: jax.Array, expected: tuple[int, ...]) -> None:

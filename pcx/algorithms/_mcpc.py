@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from ..functional import jit, scan
-from ._base import Algorithm, _method, forward_prediction
-from ._energy_fn import batched, vodes_of
+from ._base import Algorithm, _method
+from ._energy_fn import batched, forward, vodes_of
 from ._langevin import langevin
 from ._wave import Initial, is_frozen
 
@@ -118,11 +118,7 @@ class MCPC(Algorithm):
         first = vodes_of(self.model)[0]
         # tells the size of the batch; the forward pass replaces it
         first.h.set(jnp.zeros((self._chains, *(first.shape or ()))))
-        return forward_prediction(x, y, self.model), None
-
-    def inference_energy(self, x: Any, y: Any, *, model: Any) -> jax.Array:
-        """The batch's total energy, with the variance of the output."""
-        return jnp.sum(self.sample_energies(x, y, model=model))
+        return forward(x, y, self.model), None
 
     def sample_energies(self, x: Any, y: Any, *, model: Any) -> jax.Array:
         """The energy of each sample, with the variance of the output."""

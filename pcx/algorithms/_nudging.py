@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from ..core import RKG, Param, RandomKeyGenerator
 from ..predictive_coding import ce_energy
 from ..utils import step
-from ._base import Algorithm, _batch_size
+from ._base import Algorithm
 from ._energy_fn import CACHE, call, vodes_of
 from ._inference import Plan, Record
 from ._wave import is_frozen
@@ -92,13 +92,15 @@ class NudgedPC(Algorithm):
                 'init="persistent" cannot give; use init="forward", or alternate="batch"'
             )
         self.mode, self.scale, self.alternate = mode, scale, alternate
-        self.initial_beta, self.beta_increase = float(beta), float(beta_increase)
+        # params, so that another value compiles nothing anew
+        self.initial_beta = Param(jnp.asarray(float(beta)))
+        self.beta_increase = Param(jnp.asarray(float(beta_increase)))
         self._rkg = rkg
         self.beta = Param(jnp.asarray(_SIGN[mode] * beta))
 
     def start_epoch(self, epoch: int) -> None:
         """Set beta for an epoch (from 0); centred nudging draws its sign."""
-        size = min(self.initial_beta + epoch * self.beta_increase, 1.0)
+        size = min(float(self.initial_beta) + epoch * float(self.beta_increase), 1.0)
         sign = _SIGN[self.mode]
         if self.mode == "centred" and self.alternate == "epoch":
             sign = 1.0 if bool(jax.random.bernoulli(self._rkg())) else -1.0
@@ -138,7 +140,7 @@ class NudgedPC(Algorithm):
         mirrored = self.weight_gradients(x, other, plan)
         self.beta *= -1
         grads = jax.tree_util.tree_map(lambda a, b: (a + b) / 2, grads, mirrored[1])
-        self.weight_optim.step(self.model, grads, scale_by=1.0 / _batch_size(x, y))
+        self.step_weights(grads, x, y)
         return (energy + mirrored[0]) / 2
 
     def _mean(self, prediction: Any) -> Any:

@@ -89,8 +89,8 @@ class PCALM(Algorithm):
             lam.set(jnp.zeros_like(vode.h.get()) if constrained else None)
 
     def inference_step(
-        self, x: Any, y: Any, t: Any, reached: frozenset[int], with_gradient_norm: bool = False
-    ) -> Any:
+        self, x: Any, y: Any, t: Any, reached: frozenset[int]
+    ) -> tuple[jax.Array, list[jax.Array]]:
         """The multipliers' update that the last step left open, then one step on the states.
 
         The update is made here because it needs the predictions in the new states, which this step
@@ -101,11 +101,7 @@ class PCALM(Algorithm):
         for lam, error in zip(self.multipliers, errors, strict=True):
             if lam.get() is not None:
                 lam.set(lam.get() + jnp.asarray(rate, error.dtype) * error)
-        return super().inference_step(x, y, t, reached, with_gradient_norm)
-
-    def inference_energy(self, x: Any, y: Any, *, model: Any) -> jax.Array:
-        """A, summed over the batch."""
-        return jnp.sum(self.sample_energies(x, y, model=model))
+        return super().inference_step(x, y, t, reached)
 
     def sample_energies(self, x: Any, y: Any, *, model: Any) -> jax.Array:
         """A of each sample, with the present multipliers; F where there are none."""

@@ -37,7 +37,7 @@ from ..predictive_coding import (
     zero_energy,
 )
 from ..utils import step
-from ._energy_fn import AXIS, CACHE, batched, vodes_of
+from ._energy_fn import AXIS, CACHE, forward, vodes_of
 from ._same import Numbering, sub_jaxpr
 
 
@@ -112,14 +112,8 @@ def forward_initialise(x: Any, y: Any, model: Any) -> tuple[Any, Initial]:
     numbering = initial.numbering
     inputs = [numbering.of_object(value) for value in sample.values]
 
-    @batched
-    def init(x: Any, y: Any, *, model: Any) -> Any:
-        return model(x, y)
-
     # first the pass itself, so that mistakes in the model are reported from there
-    with step(model, STATUS.INIT, clear_params=CACHE):
-        prediction = init(x, y, model=model)
-
+    prediction = forward(x, y, model)
     closed, _, changed = sample.trace(_run_only)
     numbers = iter(numbering.run(closed, [*inputs, *_of_data(numbering, x, y)]))
     for index, (param, old) in enumerate(

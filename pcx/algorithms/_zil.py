@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import optax as ox
 
 from ..core import is_param, named_params, static
-from ..utils import Optim, OptimTree, step
-from ._base import Algorithm, _batch_size
-from ._energy_fn import CACHE, gradient, vodes_of
+from ..utils import Optim, OptimTree
+from ._base import Algorithm
+from ._energy_fn import gradient, grads_of, vodes_of
 from ._inference import Plan, plan_loop
 from ._wave import Dependencies, Initial, is_frozen, trace_wave
 
@@ -106,35 +106,30 @@ class ZIL(Algorithm):
         return Plan(plan.reached, max(plan.unrolled, own), dependencies)
 
     def inference_step(
-        self, x: Any, y: Any, t: Any, reached: frozenset[int], with_gradient_norm: bool = False
-    ) -> Any:
+        self, x: Any, y: Any, t: Any, reached: frozenset[int]
+    ) -> tuple[jax.Array, list[jax.Array]]:
         """In the first L steps h <- h - dF/dh, and one level learns; then an ordinary step."""
         levels = self._levels.get()
         # only ordinary steps are scanned, with a traced t
         if not isinstance(t, int) or t >= len(levels):
-            return super().inference_step(x, y, t, reached, with_gradient_norm)
+            return super().inference_step(x, y, t, reached)
         states = self.states(reached)
-        mask = self.weights_mask()
-        named = list(named_params(self.model))
-        weights = [p for _, p in named if id(p) in levels[t] and mask.select(p)]
+        weights = [p for p in self.weights() if id(p) in levels[t]]
         if not states and not weights:
-            return jnp.zeros(())
+            return jnp.zeros(()), []
         energy, grads = gradient(x, y, self.model, states + weights, self.inference_energy)
-        slopes = dict(named_params(grads))
-        moving = {id(h) for h in states}
-        for path, param in named:
-            if id(param) in moving:
-                param.set(param.get() - slopes[path].get())
+        slopes = grads_of(states, self.model, grads)
+        for h, slope in zip(states, slopes, strict=True):
+            h.set(h.get() - slope)
         if weights:
-            self.weight_optim.step(self.model, grads, scale_by=1.0 / _batch_size(x, y))
-        return energy
+            self.step_weights(grads, x, y)
+        return energy, slopes
 
     def learn(self, x: Any, y: Any, plan: Plan | None) -> jax.Array:
         """The full weight step, if T is given; the batch's mean energy after inference."""
         if self._hybrid:
             return super().learn(x, y, plan)
-        with step(self.model, clear_params=CACHE):
-            return jnp.mean(self.sample_energies(x, y, model=self.model))
+        return self.mean_energy(x, y)
 
     def _find_levels(self, dependencies: Dependencies) -> tuple[frozenset[int], ...]:
         """For each step, the ids of the params whose first error arrives at it."""

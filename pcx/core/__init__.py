@@ -5,7 +5,6 @@ from ._filter import Mask as Mask
 from ._filter import to_predicate as to_predicate
 from ._module import BaseModule as BaseModule
 from ._module import Module as Module
-from ._module import count_params as count_params
 from ._param import BaseParam as BaseParam
 from ._param import DynamicParam as DynamicParam
 from ._param import Param as Param

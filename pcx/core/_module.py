@@ -10,7 +10,7 @@ from jax.tree_util import GetAttrKey
 
 from . import _scope
 from ._describe import describe
-from ._param import BaseParam, is_param
+from ._param import BaseParam
 
 
 class BaseModule:
@@ -198,9 +198,3 @@ class Module(BaseModule):
     def is_eval(self) -> bool:
         """Whether `eval()` was called last."""
         return self._mode == "eval"
-
-
-def count_params(tree: Any) -> int:
-    """Number of distinct params in a tree."""
-    leaves = jax.tree_util.tree_leaves(tree, is_leaf=is_param)
-    return len({id(leaf) for leaf in leaves if is_param(leaf)})

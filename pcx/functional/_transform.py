@@ -27,7 +27,7 @@ class Transform:
             raise TypeError(NO_FUNCTION.format(name=self.name, got=fn))
         self.fn = fn
         self.title = f"pxf.{self.name}({getattr(fn, '__name__', type(fn).__name__)})"
-        functools.update_wrapper(self, fn, updated=())  # type: ignore[arg-type]
+        functools.update_wrapper(self, fn, updated=())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError

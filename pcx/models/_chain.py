@@ -50,7 +50,7 @@ class Chain(EnergyModule):
             )
         self.layers = list(layers)
         self.vodes = [Vode(shape) for shape in shapes[:-1]] + [Vode(shapes[-1], energy_fn)]
-        self.vodes[-1].h.frozen = True  # type: ignore[attr-defined]
+        self.vodes[-1].h.frozen = True
 
     def predict(self, index: int, h: Any) -> Any:
         """The prediction of vode `index`, from the state below it (or from x for index 0)."""

@@ -91,7 +91,7 @@ class Hierarchy(EnergyModule):
         top = Vode((dims[-1],), se_energy if prior else zero_energy)
         self.vodes = [*levels, top, OptionalVode((outputs,), energy_fn)]
         for vode in (self.vodes[0], self.vodes[-1]):
-            vode.h.frozen = True  # type: ignore[attr-defined]
+            vode.h.frozen = True
 
     def predict(self, index: int, above: Any) -> Any:
         """The prediction of level `index` from the state of the level above."""

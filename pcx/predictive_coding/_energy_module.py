@@ -17,14 +17,6 @@ from ..core import (
     named_params,
 )
 
-# how often a user's code asked for a status: code that does may compute other things in others
-_reads = [0]
-
-
-def status_reads() -> int:
-    """How often `EnergyModule.status` was read so far."""
-    return _reads[0]
-
 
 class EnergyModule(Module):
     """A module with an energy, `F = sum of the energies of the EnergyModules it holds`.
@@ -107,7 +99,6 @@ class EnergyModule(Module):
     @property
     def status(self) -> str | None:
         """The status that rules look at; setting it sets it for everything below."""
-        _reads[0] += 1
         return self._status
 
     @status.setter

@@ -7,7 +7,7 @@ import numpy as np
 if TYPE_CHECKING:
     from ._history import History
 
-INK, MUTED, TRAIN, VAL = "#222222", "#8a8a8a", "#2563eb", "#ea580c"
+INK, TRAIN, VAL = "#222222", "#2563eb", "#ea580c"
 
 
 def plot_history(history: "History", title: str = "") -> Any:
