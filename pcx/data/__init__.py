@@ -18,11 +18,11 @@ from pcx.data._augment import random_crop as random_crop
 from pcx.data._augment import random_flip as random_flip
 from pcx.data._batches import Batches as Batches
 from pcx.data._batches import batches as batches
+from pcx.data._cifar import load_cifar10 as load_cifar10
+from pcx.data._cifar import load_cifar100 as load_cifar100
 from pcx.data._dataset import NORMALIZATION as NORMALIZATION
 from pcx.data._dataset import Dataset as Dataset
 from pcx.data._dataset import one_hot as one_hot
-from pcx.data._datasets import load_cifar10 as load_cifar10
-from pcx.data._datasets import load_cifar100 as load_cifar100
 from pcx.data._datasets import load_digits as load_digits
 from pcx.data._datasets import load_idx as load_idx
 from pcx.data._idx import read_idx as read_idx

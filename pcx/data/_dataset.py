@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -159,3 +160,12 @@ def scale_pixels(pixels: Array, name: str, normalize: bool | str, white: int = 2
         table = ((levels - mean[k]) / std[k]).astype(np.float32)
         out[:, channel] = table[pixels[:, channel]]
     return out
+
+
+def check_labels(labels: Array, path: Path, classes: int) -> None:
+    """Refuse a file with labels outside of 0..classes - 1."""
+    if labels.size and (labels.min() < 0 or labels.max() >= classes):
+        raise ValueError(
+            f"{path} has labels from {labels.min()} to {labels.max()}, where 0..{classes - 1} were "
+            "expected. Put the official file there."
+        )

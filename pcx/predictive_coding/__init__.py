@@ -1,6 +1,7 @@
 """Vodes, energies, rules and energy modules (`pxc`)."""
 
 from ..nn import LayerParam as LayerParam  # the paper's listing writes `pxc.LayerParam`
+from ._arguments import VodeParam as VodeParam
 from ._energy import ce_energy as ce_energy
 from ._energy import se_energy as se_energy
 from ._energy import state_and_prediction as state_and_prediction
@@ -16,4 +17,3 @@ from ._rules import Rule as Rule
 from ._rules import Ruleset as Ruleset
 from ._stack import Stack as Stack
 from ._vode import Vode as Vode
-from ._vode import VodeParam as VodeParam

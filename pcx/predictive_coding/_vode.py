@@ -1,52 +1,16 @@
 """`Vode`: a vectorised node, with a state h, a prediction u and an energy between them."""
 
 import inspect
-import operator
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any, Self, overload
 
 import jax.numpy as jnp
 
-from ..core import RKG, Param, ParamCache, ParamDict, RandomKeyGenerator, describe, get, static
-from ._energy import NO_PREDICTION, se_energy, where
+from ..core import RKG, Param, RandomKeyGenerator, describe, get, static
+from ._arguments import SHAPE_FIRST, Config, EnergyFn, Notes, VodeParam, bind, check_energy_fn
+from ._energy import NO_PREDICTION, where
 from ._energy_module import EnergyModule
 from ._rules import Ruleset, Tform
-
-EnergyFn = Callable[["Vode", RandomKeyGenerator], Any]
-
-
-class VodeParam(Param):
-    """The state of a vode. Subclass it to tell nodes apart in masks."""
-
-    __slots__ = ()
-
-    class Cache(ParamDict, ParamCache):
-        """The temporaries of a vode: predictions and remembered results."""
-
-        __slots__ = ()
-
-
-class Notes:
-    """What is learned about a vode while it is used; takes no part in comparison or compilation.
-
-    The copies of a vode that transforms make share it, so what is seen inside one is known outside.
-    """
-
-    event_shape: tuple[int, ...] | None = None
-    # statuses about which `pxu.step` has warned
-    warned: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True)
-class _Config:
-    """What of a vode never changes; one static object, so that a call compares one thing."""
-
-    energy_fn: EnergyFn | None
-    ruleset: Ruleset
-    shape: tuple[int, ...] | None
-    notes: Notes = field(default_factory=Notes, compare=False, repr=False)
-
 
 WRONG_SHAPE = """`{where}` was declared as Vode({shape}), but {key} is set to {got}. Expected \
 shape {shape}, with any batch axes in front. Declare the shape of the layer's output, or mend the \
@@ -111,18 +75,10 @@ class Vode(EnergyModule):
         shape: int | tuple[int, ...] | list[int] | None = ...,
     ) -> None: ...
     def __init__(self, *args: Any, **kwargs: Any):
-        shape_first = bool(args) and isinstance(args[0], int | tuple | list)
-        try:
-            bound = (_SHAPE_FIRST if shape_first else _ENERGY_FIRST).bind(*args, **kwargs)
-        except TypeError as error:
-            raise TypeError(f"Vode: {error}; its arguments are {_SHAPE_FIRST}") from None
-        bound.apply_defaults()
-        energy_fn, param_type = bound.arguments["energy_fn"], bound.arguments["param_type"]
-        _check_energy_fn(energy_fn)
-        if not (isinstance(param_type, type) and issubclass(param_type, VodeParam)):
-            raise TypeError(f"param_type must be a subclass of VodeParam; got {param_type!r}")
-        rules = Ruleset.parse(bound.arguments["ruleset"] or {}, bound.arguments["tforms"] or {})
-        self._config = static(_Config(energy_fn, rules, _event_shape(bound.arguments["shape"])))
+        arguments = bind(args, kwargs)
+        rules = Ruleset.parse(arguments["ruleset"] or {}, arguments["tforms"] or {})
+        self._config = static(Config(arguments["energy_fn"], rules, arguments["shape"]))
+        param_type = arguments["param_type"]
         self.h = param_type()
         self.cache = param_type.Cache()
 
@@ -133,9 +89,9 @@ class Vode(EnergyModule):
 
     @energy_fn.setter
     def energy_fn(self, energy_fn: EnergyFn | None) -> None:
-        _check_energy_fn(energy_fn)
+        check_energy_fn(energy_fn)
         old = self._config.get()
-        self._config = static(_Config(energy_fn, old.ruleset, old.shape, old.notes))
+        self._config = static(Config(energy_fn, old.ruleset, old.shape, old.notes))
 
     @property
     def ruleset(self) -> Ruleset:
@@ -295,44 +251,10 @@ class Vode(EnergyModule):
         return f"{self._summary()[:-1]}, h={self.h!r})"
 
 
-def _leading(
-    shape: Any = None,
-    energy_fn: Any = se_energy,
-    ruleset: Any = None,
-    tforms: Any = None,
-    param_type: Any = VodeParam,
-) -> None:
-    """The constructor's arguments."""
-
-
-_SHAPE_FIRST = inspect.signature(_leading)
-_SHAPE, *_OTHERS = _SHAPE_FIRST.parameters.values()
-_ENERGY_FIRST = inspect.Signature([*_OTHERS, _SHAPE.replace(kind=inspect.Parameter.KEYWORD_ONLY)])
 # what `help(Vode)` shows
 Vode.__init__.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
     [
         inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY),
-        *_SHAPE_FIRST.parameters.values(),
+        *SHAPE_FIRST.parameters.values(),
     ]
 )
-
-
-def _check_energy_fn(energy_fn: Any) -> None:
-    if energy_fn is not None and not callable(energy_fn):
-        raise TypeError(
-            f"energy_fn must be a function (vode, rkg) -> array, or None; got {energy_fn!r}"
-        )
-
-
-def _event_shape(shape: Any) -> tuple[int, ...] | None:
-    if shape is None:
-        return None
-    try:
-        dims = tuple(map(operator.index, shape if isinstance(shape, tuple | list) else (shape,)))
-    except TypeError:
-        dims = (-1,)
-    if isinstance(shape, bool) or min(dims, default=0) < 0:
-        raise TypeError(
-            f"the shape of a vode is a tuple of ints, such as Vode((128,)); got {shape!r}"
-        )
-    return dims
