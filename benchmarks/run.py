@@ -17,8 +17,7 @@ from pathlib import Path
 
 from benchmarks import machine, measure, overhead, report, scaling, tables
 from benchmarks.cases import CASES, DEFAULT_CASES
-from benchmarks.peers import PEERS
-from benchmarks.process import REPOSITORY
+from benchmarks.peers import PEERS, environment
 from benchmarks.programs import PROGRAMS
 
 SECTIONS = ("cases", "overhead", "scaling")
@@ -38,7 +37,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="folder for the JSON record")
     parser.add_argument("--page", type=Path, help="the page to rewrite; default docs/benchmarks.md")
     parser.add_argument(
-        "--peers-dir", type=Path, default=REPOSITORY / "benchmarks" / ".peers", help="their venvs"
+        "--peers-dir", type=Path, default=environment.default_root(), help="their venvs"
     )
     parser.add_argument("--torch-spec", default="torch", help="what pip installs for torch")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, no peers, no files kept")

@@ -119,7 +119,7 @@ def main() -> int:
     survivors = []
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "repo"
-        ignore = shutil.ignore_patterns(".git", ".venv*", "site", "*.ipynb", ".peers", "results")
+        ignore = shutil.ignore_patterns(".git", ".venv*", "site", "*.ipynb", "results")
         shutil.copytree(ROOT, copy, ignore=ignore)
         command = [
             sys.executable,

@@ -1,5 +1,6 @@
 """Virtual environments for the peers: made once by name, with pip's own configuration."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,12 @@ MARKER = "installed-by-benchmarks.txt"
 
 class NotInstalled(Exception):
     """A peer could not be installed; the message says why."""
+
+
+def default_root() -> Path:
+    """A folder of the user's cache: outside of the repository, so that no search meets the peers' code."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "pcx-benchmarks"
 
 
 def folder_name(requirements: tuple[str, ...]) -> str:

@@ -276,8 +276,16 @@ def test_the_command_line_refuses_what_does_not_exist(capsys):
 
 def test_nothing_here_reads_what_is_outside_the_repository():
     for path in (REPOSITORY / "benchmarks").glob("**/*.py"):
-        if ".peers" not in path.parts:
-            assert "shared/" not in path.read_text(), path
+        assert "shared/" not in path.read_text(), path
+
+
+def test_the_peers_are_kept_outside_of_the_repository(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert environment.default_root() == tmp_path / "pcx-benchmarks"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert environment.default_root() == tmp_path / ".cache" / "pcx-benchmarks"
+    assert REPOSITORY not in run.parse([]).peers_dir.parents
 
 
 @pytest.mark.slow

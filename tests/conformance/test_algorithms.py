@@ -1,5 +1,6 @@
 """All algorithms × all kinds of models pass the conformance suite, and mistakes do not."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -18,9 +19,9 @@ NOISE = pxa.langevin(0.05)
 
 
 class MLP(pxc.EnergyModule):
-    def __init__(self, energy_fn=pxc.se_energy):
-        self.layers = [pxnn.Linear(3, 4), pxnn.Linear(4, 4), pxnn.Linear(4, 2)]
-        self.vodes = [pxc.Vode((4,)), pxc.Vode((4,)), pxc.Vode((2,), energy_fn)]
+    def __init__(self, energy_fn=pxc.se_energy, inputs=3, outputs=2):
+        self.layers = [pxnn.Linear(inputs, 4), pxnn.Linear(4, 4), pxnn.Linear(4, outputs)]
+        self.vodes = [pxc.Vode((4,)), pxc.Vode((4,)), pxc.Vode((outputs,), energy_fn)]
         self.vodes[-1].h.frozen = True
 
     def __call__(self, x, y=None):
@@ -102,6 +103,18 @@ ALGORITHMS = {
     "BidirectionalPC": Case(bidirectional, models=("mlp", "skip")),
     "Backprop": Case(of(pxa.Backprop), {"infers": False}),
 }
+
+
+def hybrid(model):
+    amortiser = [pxnn.Linear(4, 2), pxnn.Linear(4, 4), pxnn.Linear(3, 4)]
+    return pxa.HybridPC(model, 3, STATES, WEIGHTS, amortiser=amortiser)
+
+
+@pytest.mark.parametrize("cls", [MLP, Skip])
+def test_hybrid_pc_passes_every_check_on_a_generator(cls):
+    # its model goes from labels to data
+    generator = functools.partial(cls, inputs=2, outputs=3)
+    conformance.check_algorithm(hybrid, generator, *data("mlp"))
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
