@@ -72,9 +72,9 @@ class ZIL(Algorithm):
         weight_optim: Any = None,
         **options: Any,
     ):
-        if isinstance(weight_optim, Optim):
-            weight_optim = weight_optim._optax.get()
         if not isinstance(weight_optim, OptimTree):
+            if isinstance(weight_optim, Optim):
+                weight_optim = weight_optim._optax.get()
             optax = ox.adamw(1e-3) if weight_optim is None else weight_optim
             weight_optim = OptimTree(optax, is_param)
         super().__init__(model, 0 if T is None else T, state_optim, weight_optim, **options)

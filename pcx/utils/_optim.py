@@ -97,17 +97,21 @@ class Optim(BaseModule):
         """
         scale_by = mul if scale_by is None else scale_by
         call = Update(type(self).__name__, model, grads, scale_by, allow_none)
-        state = self.state.get()
-        if state is None:
-            chosen = [(path, p) for path, p in named_params(model) if path in call.grads]
-            state = fresh_state(self._optax.get(), with_value(chosen))
-        if state is None:
-            raise ValueError(call.missing("any param"))
-        updates, state = call.run(self._optax.get(), state, extra_args)
+        updates, state = self._advance(call, extra_args)
         if apply_updates:
             apply(call.params, updates)
         self.state.set(state)
         return updates
+
+    def _advance(self, call: Update, extra_args: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+        """The updates, and the state after them."""
+        state = self.state.get()
+        if state is None:
+            chosen = [(path, p) for path, p in named_params(call.model) if path in call.grads]
+            state = fresh_state(self._optax.get(), with_value(chosen))
+        if state is None:
+            raise ValueError(call.missing("any param"))
+        return call.run(self._optax.get(), state, extra_args)
 
     def apply_updates(self, model: Any, updates: dict[str, Any]) -> None:
         """Add updates, as `step` returns them, to the model's params."""

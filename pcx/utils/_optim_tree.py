@@ -5,16 +5,12 @@ from typing import Any
 
 from jax.tree_util import tree_flatten_with_path
 
-from ..core import BaseModule, is_param, named_params, path_str, static
-from ._optim import NOTHING
+from ..core import is_param, named_params, path_str, static
+from ._optim import NOTHING, Optim
 from ._update import (
-    OptimParam,
     OptimState,
     Update,
-    apply,
     fresh_state,
-    params_by_path,
-    transformation_of,
     with_value,
 )
 
@@ -22,11 +18,12 @@ NOT_INITIALISED = """OptimTree.step: not initialised; give it params, as in \
 `OptimTree(optax.sgd(1e-2), leaf_fn, pxu.M(pxnn.LayerParam)(model))`."""
 
 
-class OptimTree(BaseModule):
+class OptimTree(Optim):
     """One independent optimiser for each node that `leaf_fn` selects.
 
     A group whose params all lack gradients is skipped, and its state does not advance: so layers
-    can learn at different times, as in zero-divergence inference learning.
+    can learn at different times, as in zero-divergence inference learning. A group with gradients
+    for some of its params only is an error (unless `allow_none`).
 
     Args:
         optax: an optax transformation, or a function without arguments that makes one.
@@ -48,11 +45,8 @@ class OptimTree(BaseModule):
     """
 
     def __init__(self, optax: Any, leaf_fn: Callable[[Any], bool], params: Any = None):
-        self._optax = transformation_of(type(self).__name__, optax)
         self._leaf_fn = static(leaf_fn)
-        self.state = OptimParam()
-        if params is not None:
-            self.init(params)
+        super().__init__(optax, params)
 
     def init(self, params: Any) -> "OptimTree":
         """Start with fresh state for every group in `params`.
@@ -78,46 +72,16 @@ class OptimTree(BaseModule):
         self.state.set(states)
         return self
 
-    def clear(self) -> None:
-        """Forget all state."""
-        self.state.set(None)
-
-    def step(
-        self,
-        model: Any,
-        grads: Any,
-        scale_by: Any = None,
-        apply_updates: bool = True,
-        allow_none: bool = False,
-        *,
-        mul: Any = None,
-        **extra_args: Any,
-    ) -> dict[str, Any]:
-        """As `Optim.step`, for every group that has gradients.
-
-        Raises:
-            ValueError: not initialised; or a group has gradients for some of its params only
-                (unless `allow_none`).
-        """
-        states = self.state.get()
-        if not states:
+    def _advance(self, call: Update, extra_args: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+        if not self.state.get():
             raise ValueError(NOT_INITIALISED)
-        scale_by = mul if scale_by is None else scale_by
-        call = Update(type(self).__name__, model, grads, scale_by, allow_none)
+        states = dict(self.state.get())
         updates: dict[str, Any] = {}
-        states = dict(states)
         for name, state in states.items():
             if any(path in call.grads for path in state.paths):
                 new, states[name] = call.run(self._optax.get(), state, extra_args)
                 updates |= new
-        if apply_updates:
-            apply(call.params, updates)
-        self.state.set(states)
-        return updates
-
-    def apply_updates(self, model: Any, updates: dict[str, Any]) -> None:
-        """Add updates, as `step` returns them, to the model's params."""
-        apply(params_by_path(model), updates)
+        return updates, states
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self.state.get() or ())} groups)"
