@@ -142,6 +142,13 @@ ALIAS = {
 }
 
 
+# classes that users subclass: their page also lists what they inherit and one may override
+EXTENDED = {"Algorithm"}
+WITH_INHERITED = """
+    options:
+        inherited_members: true"""
+
+
 def reference(name: str) -> str:
     """A page with every exported object of a subpackage."""
     names = exported(name)
@@ -155,7 +162,7 @@ def reference(name: str) -> str:
         )
     index = ", ".join(f"[{n}][pcx.{name}.{n}]" for n in names)
     parts = [f"# pcx.{name}", docstring, f"By convention {alias}.", index]
-    parts += [f"::: pcx.{name}.{n}" for n in names]
+    parts += [f"::: pcx.{name}.{n}{WITH_INHERITED if n in EXTENDED else ''}" for n in names]
     return "\n\n".join(parts) + "\n"
 
 
