@@ -18,6 +18,14 @@ class BaseModule:
 
     Params are its data. Plain arrays are data too, but changes to them are not carried out of a
     transform. Every other attribute (numbers, strings, functions) is static in a tracked call.
+
+    Example:
+        >>> import jax, pcx as px
+        >>> class Pair(px.BaseModule):
+        ...     def __init__(self):
+        ...         self.b, self.a = px.Param(2.0), px.Param(1.0)
+        >>> jax.tree_util.tree_leaves(Pair())  # by name
+        [1.0, 2.0]
     """
 
     # `_walk` is where `pxf` remembers its last walk over what is below this object

@@ -20,6 +20,13 @@ class BaseParam:
 
     Any attribute put on a param (`param.frozen = True`) is static metadata: it is part of the
     structure that `pxf.jit` compiles for, survives transforms, and can be used in masks.
+
+    Example:
+        >>> import pcx as px, pcx.utils as pxu
+        >>> p, q = px.Param(1.0), px.Param(2.0)
+        >>> p.frozen = True
+        >>> pxu.M(px.Param).hasnot(frozen=True)([p, q])
+        [None, Param(2.0)]
     """
 
     # `_first` is what happened first to the param in its scope, "read" or "write": a param that a
@@ -97,7 +104,16 @@ def _unpickle(cls: type[BaseParam], value: Any, metadata: tuple[tuple[str, Any],
 
 
 class DynamicParam(BaseParam):
-    """Base of params whose value is data: a pytree node with the value as its child."""
+    """Base of params whose value is data: a pytree node with the value as its child.
+
+    Example:
+        >>> import jax, pcx as px
+        >>> params = [px.Param(1), px.ParamDict({"u": 2}), px.static(3)]
+        >>> [isinstance(p, px.DynamicParam) for p in params]
+        [True, True, False]
+        >>> jax.tree_util.tree_leaves(params)
+        [1, 2]
+    """
 
     __slots__ = ()
 

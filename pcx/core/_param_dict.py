@@ -9,7 +9,15 @@ _MISSING = object()
 
 
 class ParamCache:
-    """Marker class of params that hold temporaries; `M(ParamCache)` selects them."""
+    """Marker class of params that hold temporaries; `M(ParamCache)` selects them.
+
+    Example:
+        >>> import pcx as px, pcx.utils as pxu
+        >>> class Trace(px.Param, px.ParamCache):
+        ...     pass
+        >>> pxu.M(px.ParamCache)([px.Param(1), Trace(2)])
+        [None, Trace(2)]
+    """
 
     __slots__ = ()
 

@@ -17,6 +17,12 @@ class StaticParam(BaseParam):
 
     Calls, indexing, iteration, `len`, `in`, `==` and attributes go to the value. A plain attribute
     (`self.n = 3`) works as well on a module; this class remains for code that expects it.
+
+    Example:
+        >>> import jax, pcx as px
+        >>> activation = px.StaticParam(jax.nn.relu)
+        >>> float(activation(-1.0)), jax.tree_util.tree_leaves(activation)
+        (0.0, [])
     """
 
     __slots__ = ("_aux",)

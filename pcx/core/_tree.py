@@ -48,6 +48,13 @@ def tree_apply(
         filter_fn: a type (of module or param), a union, a callable or a mask.
         tree: any pytree.
         recursive: also look inside nodes that were accepted.
+
+    Example:
+        >>> import jax.numpy as jnp, pcx as px, pcx.nn as pxnn
+        >>> net = pxnn.Sequential(pxnn.Linear(2, 3), pxnn.Linear(3, 1))
+        >>> px.tree_apply(lambda w: w.set(jnp.zeros(w.shape)), pxnn.LayerParam, net)
+        >>> net(jnp.ones(2)).tolist()
+        [0.0]
     """
     accept = to_predicate(filter_fn, nodes=True)
     seen: set[int] = set()
@@ -82,7 +89,14 @@ class ParamRef(BaseParam):
 
 
 def tree_ref(tree: Any) -> Any:
-    """A copy of `tree` in which every repeated param is replaced by a `ParamRef`."""
+    """A copy of `tree` in which every repeated param is replaced by a `ParamRef`.
+
+    Example:
+        >>> import pcx as px
+        >>> p = px.Param(1.0)
+        >>> px.tree_ref([p, px.Param(2.0), p])  # the third is the one at position 0
+        [Param(1.0), Param(2.0), ParamRef(0)]
+    """
     leaves, treedef = jax.tree_util.tree_flatten(tree, is_leaf=is_param)
     first: dict[int, int] = {}
     out = []
@@ -97,7 +111,15 @@ def tree_ref(tree: Any) -> Any:
 
 
 def tree_unref(tree: Any) -> Any:
-    """The inverse of `tree_ref`: shared params are one object again."""
+    """The inverse of `tree_ref`: shared params are one object again.
+
+    Example:
+        >>> import jax, pcx as px
+        >>> p = px.Param(1.0)
+        >>> copy = px.tree_unref(jax.tree_util.tree_map(lambda x: x + 1, px.tree_ref([p, p])))
+        >>> copy, copy[0] is copy[1]
+        ([Param(2.0), Param(2.0)], True)
+    """
     leaves, treedef = jax.tree_util.tree_flatten(
         tree, is_leaf=lambda x: is_param(x) or isinstance(x, ParamRef)
     )
@@ -137,6 +159,14 @@ def tree_inject(
 
     Raises:
         ValueError: a wrong number of values; nothing is written.
+
+    Example:
+        >>> import pcx as px
+        >>> model, other = [px.Param(0), px.Param(0)], [px.Param(1), px.Param(2)]
+        >>> px.tree_inject(model, params=other)
+        [Param(1), Param(2)]
+        >>> px.tree_inject(model, [3, 4])
+        [Param(3), Param(4)]
     """
     if (values is None) == (params is None):
         raise ValueError("tree_inject takes either `values` or `params`, exactly one of them")

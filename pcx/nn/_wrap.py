@@ -161,6 +161,13 @@ class NamedLayer(Layer):
     """Base of the named layers: `wraps` says which equinox class.
 
     The constructor's arguments are read from that class, not copied, so they cannot drift from it.
+
+    Example:
+        >>> import equinox as eqx, jax.numpy as jnp, pcx.nn as pxnn
+        >>> class MLP(pxnn.NamedLayer):
+        ...     wraps = eqx.nn.MLP
+        >>> MLP(3, 2, width_size=8, depth=1)(jnp.ones(3)).shape
+        (2,)
     """
 
     wraps: ClassVar[Any]

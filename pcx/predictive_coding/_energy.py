@@ -35,6 +35,15 @@ def state_and_prediction(vode: "Vode") -> tuple[Any, Any]:
 
     Raises:
         ValueError: either is missing, or their shapes differ.
+
+    Example:
+        >>> import jax.numpy as jnp, pcx.predictive_coding as pxc
+        >>> def absolute_error(vode, rkg):
+        ...     h, u = pxc.state_and_prediction(vode)
+        ...     return jnp.abs(h - u)
+        >>> vode = pxc.Vode(absolute_error).set("h", jnp.array([1.0, -2.0])).set("u", jnp.zeros(2))
+        >>> float(vode.energy())
+        3.0
     """
     h, u = vode.get("h"), vode.get("u")
     if h is None or u is None:
@@ -83,6 +92,12 @@ def ce_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Array:
     Raises:
         ValueError: h or u is missing, or their shapes differ.
 
+    Example:
+        >>> import jax.numpy as jnp, pcx.predictive_coding as pxc
+        >>> vode = pxc.Vode(pxc.ce_energy).set("h", jnp.eye(4)[2]).set("u", jnp.zeros(4))
+        >>> round(float(vode.energy()), 4)  # log 4: all four classes are equally likely
+        1.3863
+
     References:
         Pinchetti et al., "Predictive coding beyond Gaussian distributions", 2022.
     """
@@ -91,7 +106,14 @@ def ce_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Array:
 
 
 def zero_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Array:
-    """Zero, of h's shape: a node that is part of the state but adds nothing to the energy."""
+    """Zero, of h's shape: a node that is part of the state but adds nothing to the energy.
+
+    Example:
+        >>> import jax.numpy as jnp, pcx.predictive_coding as pxc
+        >>> vode = pxc.Vode(pxc.zero_energy).set("h", jnp.ones(2)).set("u", jnp.zeros(2))
+        >>> float(vode.energy())
+        0.0
+    """
     h = vode.get("h")
     if h is None:
         raise ValueError(NO_PREDICTION.format(where=where(vode), what="state h"))

@@ -24,6 +24,13 @@ def gaussian_energy(vode: Any, rkg: RandomKeyGenerator | None = None) -> jax.Arr
 
     Raises:
         ValueError: h or u is missing, or their shapes differ.
+
+    Example:
+        >>> import jax.numpy as jnp, pcx.predictive_coding as pxc
+        >>> vode = pxc.GaussianVode((1,), log_var=jnp.log(4.0))  # sigma = 2
+        >>> vode = vode.set("h", jnp.array([2.0])).set("u", jnp.zeros(1))
+        >>> round(float(pxc.gaussian_energy(vode)[0]), 4)  # 1/2 (2 / 2)^2 + log 2
+        1.1931
     """
     h, u = state_and_prediction(vode)
     s = vode.log_var.get()

@@ -10,7 +10,16 @@ Tform = Callable[..., Any]
 
 
 class STATUS:
-    """The statuses that pcx itself uses; any other string is a status as well."""
+    """The statuses that pcx itself uses; any other string is a status as well.
+
+    Example:
+        >>> import jax.numpy as jnp, pcx.predictive_coding as pxc, pcx.utils as pxu
+        >>> vode = pxc.Vode((2,))
+        >>> with pxu.step(vode, pxc.STATUS.INIT):
+        ...     _ = vode(jnp.ones(2))  # the state becomes the prediction
+        >>> vode(jnp.zeros(2)).tolist()  # in no status, it is kept
+        [1.0, 1.0]
+    """
 
     NONE = None
     ALL = ".*"
@@ -47,6 +56,12 @@ class Rule:
         tforms: names of the transformations, applied left to right.
         on_set: whether it fires on `set(key)` (else on `get(key)`).
         text: the rule as written.
+
+    Example:
+        >>> import pcx.predictive_coding as pxc
+        >>> [rule] = pxc.Vode().ruleset.on_set(pxc.STATUS.INIT, "u")  # forward initialisation
+        >>> rule.text, rule.key, rule.targets
+        ('h, u <- u', 'u', ('h', 'u'))
     """
 
     key: str
@@ -98,6 +113,14 @@ class Ruleset:
     Raises:
         ValueError: a malformed rule or pattern, or a transformation that `tforms` does not have.
         TypeError: rules or tforms of the wrong type.
+
+    Example:
+        >>> import pcx.predictive_coding as pxc
+        >>> double = lambda vode, key, value, rkg: 2 * value
+        >>> vode = pxc.Vode(ruleset={"loud": "h -> h:double"}, tforms={"double": double})
+        >>> vode.set("h", 3.0).status = "loud"
+        >>> vode.h.get(), vode.get("h")  # what is stored, and what a reader gets
+        (3.0, 6.0)
     """
 
     rules: tuple[tuple[str | None, tuple[Rule, ...]], ...]

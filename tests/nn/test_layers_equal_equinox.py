@@ -1,5 +1,7 @@
 """Every named layer is the bare equinox layer built with the same key: outputs and gradients."""
 
+import doctest
+import importlib
 import inspect
 from typing import NamedTuple
 
@@ -184,6 +186,15 @@ def test_the_signature_is_that_of_equinox_with_rkg_for_key(cls):
         assert got[name].default == theirs["use_bias" if name == "bias" else name].default
     assert f"equinox.nn.{cls.__name__}" in cls.__doc__
     assert cls.__doc__.splitlines()[0].endswith(".")
+
+
+@pytest.mark.parametrize("cls", [*NAMED, pxnn.BatchNorm], ids=lambda cls: cls.__name__)
+def test_every_layer_has_an_example_that_doctest_finds(cls):
+    module = importlib.import_module(cls.__module__)
+    # as `--doctest-modules` does: what the module defines, with the docstring of run time
+    found = {test.name: test for test in doctest.DocTestFinder().find(module)}
+    examples = found[f"{cls.__module__}.{cls.__name__}"].examples
+    assert any(f"pxnn.{cls.__name__}(" in example.source for example in examples)
 
 
 def test_the_contract_s_layers_are_all_there():

@@ -1,0 +1,34 @@
+"""The named layers: equinox's, with params. Constructor arguments are equinox's own."""
+
+from ._convolution import Conv as Conv
+from ._convolution import Conv1d as Conv1d
+from ._convolution import Conv2d as Conv2d
+from ._convolution import Conv3d as Conv3d
+from ._convolution import ConvTranspose as ConvTranspose
+from ._convolution import ConvTranspose1d as ConvTranspose1d
+from ._convolution import ConvTranspose2d as ConvTranspose2d
+from ._convolution import ConvTranspose3d as ConvTranspose3d
+from ._general import Dropout as Dropout
+from ._general import Embedding as Embedding
+from ._general import Flatten as Flatten
+from ._general import GRUCell as GRUCell
+from ._general import Identity as Identity
+from ._general import Lambda as Lambda
+from ._general import Linear as Linear
+from ._general import LSTMCell as LSTMCell
+from ._general import MultiheadAttention as MultiheadAttention
+from ._general import PReLU as PReLU
+from ._normalisation import BatchNorm as BatchNorm
+from ._normalisation import GroupNorm as GroupNorm
+from ._normalisation import LayerNorm as LayerNorm
+from ._normalisation import RMSNorm as RMSNorm
+from ._pooling import AdaptiveAvgPool2d as AdaptiveAvgPool2d
+from ._pooling import AdaptiveMaxPool2d as AdaptiveMaxPool2d
+from ._pooling import AdaptivePool as AdaptivePool
+from ._pooling import AvgPool1d as AvgPool1d
+from ._pooling import AvgPool2d as AvgPool2d
+from ._pooling import AvgPool3d as AvgPool3d
+from ._pooling import MaxPool1d as MaxPool1d
+from ._pooling import MaxPool2d as MaxPool2d
+from ._pooling import MaxPool3d as MaxPool3d
+from ._pooling import Pool as Pool
