@@ -17,6 +17,14 @@ class Backprop(Algorithm):
 
     Args:
         model, weight_optim, metrics, donate: see `Algorithm`; T and the state optimiser are not used.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, pcx.algorithms as pxa, pcx.models as pxm
+        >>> bp = pxa.Backprop(pxm.MLP([2, 8, 2]), weight_optim=optax.sgd(0.1))
+        >>> x, y = jnp.eye(2), jnp.eye(2)
+        >>> loss = 0.5 * jnp.mean(jnp.sum((bp.predict(x) - y) ** 2, axis=1))
+        >>> bool(jnp.allclose(bp.train_step(x, y)["energy"], loss))
+        True
     """
 
     def __init__(

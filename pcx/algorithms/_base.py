@@ -57,6 +57,16 @@ class Algorithm(Phases):
     Raises:
         TypeError: the model is no EnergyModule, or an optimiser no optax transformation.
         ValueError: T is negative, or an unknown `init`.
+
+    Example:
+        >>> import jax.numpy as jnp, pcx.algorithms as pxa, pcx.models as pxm
+        >>> class Halfway(pxa.Algorithm):
+        ...     def target(self, y, prediction):  # what the output is clamped to
+        ...         return (y + prediction) / 2
+        >>> model, x, y = pxm.MLP([2, 8, 2]), jnp.eye(2), jnp.eye(2)
+        >>> ratio = Halfway(model).energy(x, y, T=0) / pxa.PC(model).energy(x, y, T=0)
+        >>> bool(jnp.allclose(ratio, 0.25))  # half the error is a quarter of its square
+        True
     """
 
     def __init__(

@@ -88,6 +88,13 @@ class Stop(NamedTuple):
         energy_rtol: stop when a step changes the batch's energy by less than this fraction of it.
         gradient_tol: stop when the largest state gradient in absolute value is below this.
         min_steps: never stop before this many steps.
+
+    Example:
+        >>> import jax.numpy as jnp, pcx.algorithms as pxa, pcx.models as pxm
+        >>> model, x = pxm.MLP([2, 4, 3]), jnp.ones((5, 2))
+        >>> pc = pxa.PC(model, T=100, stop=pxa.Stop(gradient_tol=1e-3, min_steps=2))
+        >>> int(pc.train_step(x, pc.predict(x))["steps"])  # no errors, so nothing to infer
+        2
     """
 
     energy_rtol: float = 0.0
@@ -105,6 +112,15 @@ class Record(NamedTuple):
         states: for each vode its state before each step and after the last, (T + 1, batch, *event); None
             unless asked for.
         info: more that an algorithm measured; part of what `train_step` gives.
+
+    Example:
+        >>> import jax.numpy as jnp, pcx.algorithms as pxa, pcx.models as pxm
+        >>> pc = pxa.PC(pxm.MLP([2, 4, 3]), T=6)
+        >>> _, record = pc.infer(jnp.ones((5, 2)), jnp.ones((5, 3)), trajectory=True)
+        >>> record.energies.shape, [h.shape for h in record.states]
+        ((7, 2), [(7, 5, 4), (7, 5, 3)])
+        >>> bool(record.energies[-1].sum() < record.energies[0].sum())
+        True
     """
 
     steps: Any

@@ -24,6 +24,14 @@ class LocalUpdate(NamedTuple):
     Attributes:
         weight: of the shape of the layer's weight.
         bias: of the shape of its bias; None without one.
+
+    Example:
+        >>> import jax.numpy as jnp, pcx.algorithms as pxa, pcx.nn as pxnn
+        >>> layer = pxnn.Linear(2, 1, bias=False)
+        >>> update = pxa.hebbian(layer, pre=jnp.array([[1.0, 2.0]]), error=jnp.array([[3.0]]))
+        >>> update.weight.tolist(), update.bias
+        ([[3.0, 6.0]], None)
+        >>> _ = layer.nn.weight.set(layer.nn.weight + 0.1 * update.weight)  # one step of learning
     """
 
     weight: jax.Array

@@ -37,6 +37,15 @@ class PCGradients(NamedTuple):
         errors: epsilon, prediction - belief; the last is the gradient of the loss.
         gradients: a tree like the model with the gradient in each layer param and None elsewhere:
             what PyTorch has in `.grad`. Give it to `optim.step(model, gradients)`.
+
+    Example:
+        >>> import jax.numpy as jnp, pcx.algorithms as pxa, pcx.nn as pxnn
+        >>> model = pxnn.Sequential(pxnn.Linear(3, 4), pxnn.Linear(4, 2))
+        >>> result = pxa.pc_gradients(model, jnp.ones((5, 3)), jnp.zeros((5, 2)), mode="exact")
+        >>> [v.shape for v in result.beliefs], result.gradients.layers[0].nn.weight.shape
+        ([(5, 4), (5, 2)], (4, 3))
+        >>> bool(jnp.allclose(result.errors[-1], result.output_gradient))
+        True
     """
 
     activations: list[jax.Array]
@@ -48,7 +57,13 @@ class PCGradients(NamedTuple):
 
 
 def mean_squared_error(u: Any, y: Any) -> jax.Array:
-    """Mean of (u - y)^2 over batch and features: PyTorch's `MSELoss()`."""
+    """Mean of (u - y)^2 over batch and features: PyTorch's `MSELoss()`.
+
+    Example:
+        >>> import jax.numpy as jnp, pcx.algorithms as pxa
+        >>> float(pxa.mean_squared_error(jnp.array([[1.0, 3.0]]), jnp.array([[1.0, 1.0]])))
+        2.0
+    """
     return jnp.mean(jnp.square(u - y))
 
 

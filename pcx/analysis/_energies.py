@@ -39,6 +39,15 @@ def energy_shares(energies: Record | Any) -> np.ndarray:
 
     Returns:
         An array of the same shape whose last axis sums to 1; 0 where there is no energy at all.
+
+    Example:
+        >>> import jax.numpy as jnp, pcx.algorithms as pxa, pcx.analysis as pxan, pcx.models as pxm
+        >>> pxan.energy_shares([[1.0, 1.0, 2.0]]).tolist()
+        [[0.25, 0.25, 0.5]]
+        >>> pc = pxa.PC(pxm.MLP([2, 4, 3]), T=6)
+        >>> _, record = pc.infer(jnp.ones((5, 2)), jnp.ones((5, 3)))
+        >>> pxan.energy_shares(record)[0].tolist()  # before inference the output has all of it
+        [0.0, 1.0]
     """
     table = _table(energies)
     total = table.sum(-1, keepdims=True)
@@ -56,6 +65,11 @@ def energy_ratios(energies: Record | Any) -> np.ndarray:
 
     Returns:
         An array (..., vodes - 1); nan where the next vode has no energy.
+
+    Example:
+        >>> import pcx.analysis as pxan
+        >>> pxan.energy_ratios([[1.0, 4.0, 8.0], [0.0, 0.0, 8.0]]).tolist()
+        [[0.25, 0.5], [nan, 0.0]]
 
     References:
         Pinchetti et al., "Benchmarking predictive coding networks - made simple", section 5.

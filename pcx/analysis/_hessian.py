@@ -53,6 +53,12 @@ def condition_number(hessian: Any) -> jax.Array:
     """Largest over smallest eigenvalue of a Hessian; negative if it is not positive definite.
 
     Gradient descent with the best step size needs about so many steps for each factor e^2.
+
+    Example:
+        >>> import jax.numpy as jnp, pcx.analysis as pxan
+        >>> bowl, saddle = jnp.diag(jnp.array([4.0, 1.0])), jnp.diag(jnp.array([2.0, -1.0]))
+        >>> [round(float(pxan.condition_number(H)), 3) for H in (bowl, saddle)]
+        [4.0, -2.0]
     """
     values = jnp.linalg.eigvalsh(jnp.asarray(hessian))
     return values[-1] / values[0]

@@ -44,6 +44,13 @@ def energy_score(algorithm: Algorithm, x: Any, T: int | None = None) -> np.ndarr
 def softmax_score(algorithm: Algorithm, x: Any) -> np.ndarray:
     """The largest class probability of each sample, softmax of the prediction, (batch,).
 
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import pcx.algorithms as pxa, pcx.analysis as pxan, pcx.models as pxm
+        >>> pc = pxa.PC(pxm.MLP([2, 8, 4], weight_init=jax.nn.initializers.zeros))
+        >>> pxan.softmax_score(pc, jnp.ones((3, 2))).tolist()  # four classes, all alike
+        [0.25, 0.25, 0.25]
+
     References:
         Hendrycks & Gimpel, "A baseline for detecting misclassified and out-of-distribution
         examples", 2017.
@@ -78,6 +85,14 @@ def roc_curve(inside: Any, outside: Any) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         False positive rates (of `outside`) and true positive rates (of `inside`), from (0, 0) to
         (1, 1), one point for each threshold.
+
+    Example:
+        >>> import pcx.analysis as pxan
+        >>> false_positives, true_positives = pxan.roc_curve([0.9, 0.6], [0.7, 0.1])
+        >>> false_positives.tolist()
+        [0.0, 0.0, 0.5, 0.5, 1.0]
+        >>> true_positives.tolist()
+        [0.0, 0.5, 0.5, 1.0, 1.0]
     """
     a, b = _scores(inside, outside)
     thresholds = np.unique(np.concatenate([a, b]))[::-1]

@@ -24,6 +24,16 @@ class Batches:
         epoch: the number the next epoch will have, 0 at first; each `for` loop that begins adds 1.
             It may be set.
         seed: the non-negative integers all orders are drawn from.
+
+    Example:
+        >>> import numpy as np
+        >>> loader = batches(np.arange(50), np.arange(50), batch_size=25, shuffle=True)
+        >>> first, second = ([x.tolist() for x, _ in loader] for _ in range(2))
+        >>> loader
+        Batches(samples=50, batch_size=25, batches=2, shuffle=True, epoch=2)
+        >>> loader.epoch = 1  # once more the second epoch, whose order is not the first one's
+        >>> [x.tolist() for x, _ in loader] == second, first == second
+        (True, False)
     """
 
     def __init__(

@@ -38,6 +38,15 @@ class VGG(Chain):
     Raises:
         ValueError: a list of another length than `channels`, or an image too small for the layers.
 
+    Example:
+        >>> import jax.numpy as jnp, pcx.models as pxm, pcx.utils as pxu
+        >>> model = pxm.VGG([4, 8], [False, True], in_shape=(1, 8, 8), classes=3)
+        >>> [vode.shape for vode in model.vodes]
+        [(4, 8, 8), (8, 4, 4), (3,)]
+        >>> with pxu.step(model, "init"):
+        ...     model(jnp.ones((1, 8, 8))).shape
+        (3,)
+
     References:
         Simonyan & Zisserman, 2014; Pinchetti et al., 2024, Table 5.
     """
@@ -140,6 +149,11 @@ class VGG7(VGG):
     Args:
         in_shape, classes, act, energy_fn, rkg: see `VGG`.
         width: factor on the number of channels.
+
+    Example:
+        >>> import pcx.models as pxm
+        >>> [vode.shape[-1] for vode in pxm.VGG7(width=1 / 64).vodes]  # pixels; then classes
+        [32, 16, 16, 7, 7, 2, 10]
     """
 
     def __init__(self, *, width: float = 1.0, **options: Any):
@@ -158,6 +172,11 @@ class VGG9(VGG):
     Args:
         in_shape, classes, act, energy_fn, rkg: see `VGG`.
         width: factor on the number of channels.
+
+    Example:
+        >>> import pcx.models as pxm
+        >>> [vode.shape[-1] for vode in pxm.VGG9(width=1 / 64).vodes]  # pixels; then classes
+        [32, 16, 16, 8, 8, 4, 4, 2, 10]
     """
 
     def __init__(self, *, width: float = 1.0, **options: Any):

@@ -97,6 +97,16 @@ class EarlyStopping(Callback):
     Attributes:
         best: the best value so far, and
         best_epoch: its epoch.
+
+    Example:
+        >>> import numpy as np, optax
+        >>> import pcx.algorithms as pxa, pcx.models as pxm, pcx.training as pxt
+        >>> frozen = pxa.PC(pxm.MLP([2, 4, 1]), weight_optim=optax.sgd(0.0))  # never gets better
+        >>> stopping = pxt.EarlyStopping("energy", patience=2)
+        >>> trainer = pxt.Trainer(frozen, [stopping], progress=False)
+        >>> _ = trainer.fit([(np.ones((8, 2)), np.ones((8, 1)))], epochs=50)
+        >>> stopping.best_epoch, trainer.epoch
+        (1, 3)
     """
 
     def __init__(

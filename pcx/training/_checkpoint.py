@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ._batches import length
 from ._callbacks import Callback, monitored
+from ._encoding import pack, restore, store, unpack
 from ._files import write_atomically
 from ._history import History, better
 from ._snapshot import state_of
@@ -94,10 +93,20 @@ def save_checkpoint(trainer: "Trainer", path: str | os.PathLike[str]) -> None:
     Args:
         trainer: in a callback's `on_epoch_end`, or after `fit`.
         path: file name; `.npz` is added if missing.
+
+    Example:
+        >>> import os, tempfile, numpy as np
+        >>> import pcx.algorithms as pxa, pcx.models as pxm, pcx.training as pxt
+        >>> trainer = pxt.Trainer(pxa.PC(pxm.MLP([2, 4, 1]), T=2), progress=False)
+        >>> _ = trainer.fit([(np.ones((8, 2)), np.ones((8, 1)))], epochs=2)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     pxt.save_checkpoint(trainer, f"{folder}/run")
+        ...     os.listdir(folder)
+        ['run.npz']
     """
     arrays: dict[str, np.ndarray] = {}
     params = {
-        name: _store(param.get(), f"param/{name}", arrays)
+        name: store(param.get(), f"param/{name}", arrays)
         for name, param in state_of(trainer.algorithm).items()
     }
     manifest = {
@@ -108,7 +117,7 @@ def save_checkpoint(trainer: "Trainer", path: str | os.PathLike[str]) -> None:
         "batches": _order(trainer.train_batches),
         "history": trainer.history.to_dict(),
         "callbacks": [
-            [type(c).__name__, _pack(c.state(), f"callback/{i}", arrays)]
+            [type(c).__name__, pack(c.state(), f"callback/{i}", arrays)]
             for i, c in enumerate(trainer.callbacks)
         ],
     }
@@ -134,6 +143,17 @@ def load_checkpoint(trainer: "Trainer", path: str | os.PathLike[str]) -> dict[st
         FileNotFoundError: there is no such file.
         ValueError: it is no checkpoint, or one of another algorithm or model; nothing is changed
             then.
+
+    Example:
+        >>> import tempfile, numpy as np
+        >>> import pcx.algorithms as pxa, pcx.models as pxm, pcx.training as pxt
+        >>> old, new = (pxt.Trainer(pxa.PC(pxm.MLP([2, 4, 1]), T=2), progress=False) for _ in "ab")
+        >>> _ = old.fit([(np.ones((8, 2)), np.ones((8, 1)))], epochs=2)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     pxt.save_checkpoint(old, f"{folder}/run.npz")
+        ...     _ = pxt.load_checkpoint(new, f"{folder}/run.npz")
+        >>> new.epoch, bool((new.predict(np.ones((1, 2))) == old.predict(np.ones((1, 2)))).all())
+        (2, True)
     """
     path = with_suffix(path)
     with np.load(path, allow_pickle=False) as file:
@@ -152,7 +172,7 @@ def load_checkpoint(trainer: "Trainer", path: str | os.PathLike[str]) -> dict[st
             differences.append(f"  {name}: only in {where}")
             continue
         old = current[name].get()
-        value, problem = _restore(old, manifest["params"][name], f"param/{name}", arrays)
+        value, problem = restore(old, manifest["params"][name], f"param/{name}", arrays)
         values[name] = value
         if problem:
             differences.append(f"  {name}: {problem}")
@@ -172,7 +192,7 @@ def load_checkpoint(trainer: "Trainer", path: str | os.PathLike[str]) -> dict[st
     trainer.epoch, trainer.step = manifest["epoch"], manifest["step"]
     trainer.history = History.from_dict(manifest["history"])
     return {
-        "callbacks": [(name, _unpack(state, arrays)) for name, state in manifest["callbacks"]],
+        "callbacks": [(name, unpack(state, arrays)) for name, state in manifest["callbacks"]],
     }
 
 
@@ -190,82 +210,6 @@ def with_suffix(path: str | os.PathLike[str]) -> Path:
     """The path with `.npz` at its end."""
     path = Path(path)
     return path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
-
-
-# values of params: the arrays in a flat list; the rest of the structure is the algorithm's own
-
-
-def _store(value: Any, name: str, arrays: dict[str, np.ndarray]) -> list[str]:
-    """Put the arrays of a param's value into `arrays`; their types, in order."""
-    kinds = []
-    for index, leaf in enumerate(jax.tree_util.tree_leaves(value)):
-        array, kind = _encode(leaf)
-        arrays[f"{name}/{index}"] = array
-        kinds.append(kind)
-    return kinds
-
-
-def _restore(
-    old: Any, kinds: list[str], name: str, arrays: Mapping[str, np.ndarray]
-) -> tuple[Any, str | None]:
-    """The saved value of a param, and what is wrong with it, if anything."""
-    leaves, treedef = jax.tree_util.tree_flatten(old)
-    new = [_decode(arrays[f"{name}/{index}"], kind) for index, kind in enumerate(kinds)]
-    if old is None and len(new) == 1:
-        # a state that a fresh model does not have yet
-        return new[0], None
-    if len(leaves) != len(new):
-        return None, f"{len(new)} arrays in the file, {len(leaves)} in the algorithm"
-    for have, want in zip(new, leaves, strict=True):
-        if jnp.shape(have) != jnp.shape(want) or jnp.result_type(have) != jnp.result_type(want):
-            return None, f"{_describe(have)} in the file, {_describe(want)} in the algorithm"
-    return jax.tree_util.tree_unflatten(treedef, new), None
-
-
-def _describe(array: Any) -> str:
-    return f"{jnp.result_type(array)}{list(jnp.shape(array))}"
-
-
-def _encode(leaf: Any) -> tuple[np.ndarray, str]:
-    """An array as NumPy can write it, and what it was."""
-    dtype = getattr(leaf, "dtype", None)
-    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        return np.array(jax.random.key_data(leaf)), f"key:{jax.random.key_impl(leaf)}"
-    array = np.array(leaf)
-    if array.dtype.kind == "V":
-        # bfloat16 and its like, which .npz files cannot name
-        return array.view(f"u{array.dtype.itemsize}"), str(array.dtype)
-    return array, ""
-
-
-def _decode(array: np.ndarray, kind: str) -> Any:
-    if kind.startswith("key:"):
-        return jax.random.wrap_key_data(jnp.asarray(array), impl=kind.removeprefix("key:"))
-    return jnp.asarray(array.view(jnp.dtype(kind)) if kind else array)
-
-
-# states of callbacks: any nesting of dicts and lists
-
-
-def _pack(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _pack(v, f"{name}/{k}", arrays) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_pack(v, f"{name}/{i}", arrays) for i, v in enumerate(value)]
-    if isinstance(value, jax.Array | np.ndarray):
-        arrays[name], kind = _encode(value)
-        return {"__array__": name, "kind": kind}
-    return value
-
-
-def _unpack(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    if isinstance(value, dict) and "__array__" in value:
-        return _decode(arrays[value["__array__"]], value["kind"])
-    if isinstance(value, dict):
-        return {k: _unpack(v, arrays) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_unpack(v, arrays) for v in value]
-    return value
 
 
 # the order of batches

@@ -39,6 +39,16 @@ class Diverged(RuntimeError):
         vode: path of the first vode whose energy diverged; None if unknown.
         inference_step: the inference step at which it did, from 0; None if unknown.
         energies: energy of each vode at each inference step of that batch, or None.
+
+    Example:
+        >>> import numpy as np, pcx.algorithms as pxa, pcx.models as pxm, pcx.training as pxt
+        >>> trainer = pxt.Trainer(pxa.PC(pxm.MLP([2, 4, 1]), T=2), progress=False)
+        >>> good, bad = np.ones((8, 2)), np.full((8, 2), np.inf)
+        >>> try:
+        ...     _ = trainer.fit([(good, np.ones((8, 1))), (bad, np.ones((8, 1)))], epochs=3)
+        ... except pxt.Diverged as error:
+        ...     print(f"epoch {error.epoch}, batch {error.batch}")
+        epoch 1, batch 2
     """
 
     def __init__(

@@ -50,6 +50,13 @@ def top_k_accuracy(k: int) -> Callable[[Any, Any], jax.Array]:
 
 
 def squared_error(prediction: Any, target: Any) -> jax.Array:
-    """Mean over the event axes of `(prediction - target)^2`, one number per sample."""
+    """Mean over the event axes of `(prediction - target)^2`, one number per sample.
+
+    Example:
+        >>> import jax.numpy as jnp, pcx.training as pxt
+        >>> prediction, target = jnp.array([[1.0, 3.0], [0.0, 0.0]]), jnp.array([[1, 1], [0, 0]])
+        >>> pxt.squared_error(prediction, target).tolist()
+        [2.0, 0.0]
+    """
     error = jnp.square(prediction - target)
     return jnp.mean(error.reshape(error.shape[0], -1), axis=1)

@@ -19,6 +19,14 @@ class Progress(Callback):
 
     Args:
         bars: True or False to draw bars or not, whatever stderr is; None draws them on a terminal.
+
+    Example:
+        >>> import numpy as np, pcx.algorithms as pxa, pcx.models as pxm, pcx.training as pxt
+        >>> pc = pxa.PC(pxm.MLP([2, 4, 1]), T=2)
+        >>> trainer = pxt.Trainer(pc, [pxt.Progress(bars=False)])
+        >>> _ = trainer.fit([(np.ones((8, 2)), np.ones((8, 1)))], epochs=2)
+        epoch 1/2  energy ... s
+        epoch 2/2  energy ... s
     """
 
     priority = 1

@@ -76,6 +76,13 @@ def total_steps(batches: Iterable[Any], epochs: int, updates_per_batch: int = 1)
 
     Raises:
         TypeError: the batches have no length.
+
+    Example:
+        >>> import numpy as np, pcx.training as pxt
+        >>> data = pxt.batches(np.ones((10, 2)), np.ones((10, 1)), 4)  # batches of 4, 4 and 2
+        >>> pxt.total_steps(data, epochs=5)
+        15
+        >>> schedule = pxt.warmup_cosine(1e-3, pxt.total_steps(data, epochs=5))
     """
     if not isinstance(batches, Sized):
         raise TypeError(
@@ -91,6 +98,15 @@ def learning_rate(optim: Optim, schedule: Callable[[Any], Any] | None = None) ->
     Args:
         optim: an optimiser made with `optax.inject_hyperparams`, or with
         schedule: this schedule, evaluated at the number of updates that the optimiser has counted.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, pcx as px, pcx.training as pxt, pcx.utils as pxu
+        >>> schedule = optax.linear_schedule(1.0, 0.5, transition_steps=2)
+        >>> model = [px.Param(jnp.ones(2))]
+        >>> optim = pxu.Optim(optax.sgd(schedule), model)
+        >>> _ = optim.step(model, [jnp.ones(2)])
+        >>> pxt.learning_rate(optim, schedule)
+        0.75
     """
     found = _injected(optim.state.get())
     if found:

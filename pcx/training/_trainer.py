@@ -35,6 +35,12 @@ class Trainable(Protocol):
 
     All that a training step changes must be in params that `named_params(algorithm)` finds: these
     are what checkpoints hold.
+
+    Example:
+        >>> import pcx.algorithms as pxa, pcx.models as pxm, pcx.training as pxt
+        >>> model = pxm.MLP([2, 4, 1])
+        >>> isinstance(pxa.PC(model), pxt.Trainable), isinstance(model, pxt.Trainable)
+        (True, False)
     """
 
     model: Any

@@ -8,12 +8,26 @@ M = m = Mask
 
 
 def M_is(filter: Any) -> Mask:
-    """`M(filter)`."""
+    """`M(filter)`.
+
+    Example:
+        >>> import pcx as px, pcx.predictive_coding as pxc, pcx.utils as pxu
+        >>> pxu.M_is(pxc.VodeParam)([px.Param(1.0), pxc.VodeParam(2.0)])
+        [None, VodeParam(2.0)]
+    """
     return Mask(filter)
 
 
 def M_has(filter: Any, **attributes: Any) -> Mask:
-    """`M(filter).has(**attributes)`: params of this kind that carry these attributes."""
+    """`M(filter).has(**attributes)`: params of this kind that carry these attributes.
+
+    Example:
+        >>> import pcx.predictive_coding as pxc, pcx.utils as pxu
+        >>> hidden, clamped = pxc.VodeParam(1.0), pxc.VodeParam(2.0)
+        >>> clamped.frozen = True
+        >>> pxu.M_has(pxc.VodeParam, frozen=True)([hidden, clamped])
+        [None, VodeParam(2.0, frozen=True)]
+    """
     return Mask(filter).has(**attributes)
 
 

@@ -82,6 +82,15 @@ def load_params(model: Any, path: str | os.PathLike[str], filter: Any = LayerPar
         FileNotFoundError: there is no such file.
         ValueError: entries are missing, left over, or of another shape or dtype; the message names
             them, and nothing is changed.
+
+    Example:
+        >>> import tempfile, pcx.nn as pxnn, pcx.utils as pxu
+        >>> trained, fresh = pxnn.Linear(2, 3), pxnn.Linear(2, 3)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     pxu.save_params(trained, f"{folder}/linear.npz")
+        ...     pxu.load_params(fresh, f"{folder}/linear.npz")
+        >>> fresh.nn.weight.tolist() == trained.nn.weight.tolist()
+        True
     """
     source = _with_suffix(path)
     stored = _read(source)

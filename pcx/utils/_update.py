@@ -27,7 +27,16 @@ here: {why}. Give the number: `optim.step(model, grads, scale_by=x.shape[0])`.""
 
 
 class OptimParam(Param):
-    """The state of an optimiser, a pytree of arrays."""
+    """The state of an optimiser, a pytree of arrays.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, pcx as px, pcx.utils as pxu
+        >>> model = [px.Param(jnp.ones(2))]
+        >>> optim = pxu.Optim(optax.adam(0.1), model)
+        >>> is_state = pxu.M_is(pxu.OptimParam).select  # tells it from weights
+        >>> is_state(optim.state), is_state(model[0])
+        (True, False)
+    """
 
     __slots__ = ()
 

@@ -1,0 +1,85 @@
+"""How the values in a checkpoint become NumPy arrays, and what they were again."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# values of params: the arrays in a flat list; the rest of the structure is the algorithm's own
+
+
+def store(value: Any, name: str, arrays: dict[str, np.ndarray]) -> list[str]:
+    """Put the arrays of a param's value into `arrays`; their types, in order."""
+    kinds = []
+    for index, leaf in enumerate(jax.tree_util.tree_leaves(value)):
+        array, kind = _encode(leaf)
+        arrays[f"{name}/{index}"] = array
+        kinds.append(kind)
+    return kinds
+
+
+def restore(
+    old: Any, kinds: list[str], name: str, arrays: Mapping[str, np.ndarray]
+) -> tuple[Any, str | None]:
+    """The saved value of a param, and what is wrong with it, if anything."""
+    leaves, treedef = jax.tree_util.tree_flatten(old)
+    new = [_decode(arrays[f"{name}/{index}"], kind) for index, kind in enumerate(kinds)]
+    if old is None and len(new) == 1:
+        # a state that a fresh model does not have yet
+        return new[0], None
+    if len(leaves) != len(new):
+        return None, f"{len(new)} arrays in the file, {len(leaves)} in the algorithm"
+    for have, want in zip(new, leaves, strict=True):
+        if jnp.shape(have) != jnp.shape(want) or jnp.result_type(have) != jnp.result_type(want):
+            return None, f"{_describe(have)} in the file, {_describe(want)} in the algorithm"
+    return jax.tree_util.tree_unflatten(treedef, new), None
+
+
+def _describe(array: Any) -> str:
+    return f"{jnp.result_type(array)}{list(jnp.shape(array))}"
+
+
+def _encode(leaf: Any) -> tuple[np.ndarray, str]:
+    """An array as NumPy can write it, and what it was."""
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        return np.array(jax.random.key_data(leaf)), f"key:{jax.random.key_impl(leaf)}"
+    array = np.array(leaf)
+    if array.dtype.kind == "V":
+        # bfloat16 and its like, which .npz files cannot name
+        return array.view(f"u{array.dtype.itemsize}"), str(array.dtype)
+    return array, ""
+
+
+def _decode(array: np.ndarray, kind: str) -> Any:
+    if kind.startswith("key:"):
+        return jax.random.wrap_key_data(jnp.asarray(array), impl=kind.removeprefix("key:"))
+    return jnp.asarray(array.view(jnp.dtype(kind)) if kind else array)
+
+
+# states of callbacks: any nesting of dicts and lists
+
+
+def pack(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
+    """Put the arrays of a nested value into `arrays`; the rest of it, as JSON can hold it."""
+    if isinstance(value, Mapping):
+        return {k: pack(v, f"{name}/{k}", arrays) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [pack(v, f"{name}/{i}", arrays) for i, v in enumerate(value)]
+    if isinstance(value, jax.Array | np.ndarray):
+        arrays[name], kind = _encode(value)
+        return {"__array__": name, "kind": kind}
+    return value
+
+
+def unpack(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """The inverse of `pack`."""
+    if isinstance(value, dict) and "__array__" in value:
+        return _decode(arrays[value["__array__"]], value["kind"])
+    if isinstance(value, dict):
+        return {k: unpack(v, arrays) for k, v in value.items()}
+    if isinstance(value, list):
+        return [unpack(v, arrays) for v in value]
+    return value
