@@ -67,7 +67,9 @@ def hardware():
     return f"{os.cpu_count()}-core {platform.machine()} CPU"
 
 
-def write_record(folder, *, experiment, dataset, algorithm, seed, history, settings, command):
+def write_record(
+    folder, *, experiment, dataset, algorithm, seed, history, settings, command, note=""
+):
     """Write the record of a run, in the format of docs/record_format.md; its path."""
     curve = [round(100 * float(value), 3) for value in history["val_accuracy"]]
     record = {
@@ -88,10 +90,20 @@ def write_record(folder, *, experiment, dataset, algorithm, seed, history, setti
         "date": datetime.date.today().isoformat(),
         "command": command,
     }
+    if note:
+        record["note"] = note
     folder.mkdir(parents=True, exist_ok=True)
-    parts = (experiment, NAMES[dataset], algorithm, f"e{len(curve)}", f"s{seed}", record["date"])
+    parts = (
+        experiment,
+        NAMES[dataset],
+        algorithm,
+        f"e{len(curve)}",
+        f"s{seed}",
+        record["date"],
+        note,
+    )
     plain = ("".join(c for c in part.lower() if c.isalnum()) for part in parts)
-    path = folder / f"{'-'.join(plain)}.json"
+    path = folder / f"{'-'.join(part for part in plain if part)}.json"
     path.write_text(json.dumps(record, indent=1) + "\n")
     return path
 

@@ -20,6 +20,7 @@ import itertools
 import json
 
 import jax
+import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
@@ -101,6 +102,8 @@ ALGORITHMS = [*PAPER["mnist"], *OTHERS]
 EPOCHS = {"digits": 30, "mnist": 25, "fashion-mnist": 25}
 BATCH_SIZE = {"digits": 64, "mnist": 128, "fashion-mnist": 128}
 HIDDEN = [128, 128, 128]
+# what layers compute in; states, weights and energies are float32 in any case
+DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
 
 def settings_for(name, dataset):
@@ -174,9 +177,11 @@ def run(name, seed, data, arguments):
     train, test = batches(data, BATCH_SIZE[arguments.dataset], seed)
     epochs = arguments.epochs or EPOCHS[arguments.dataset]
     algorithm, schedule = make(name, settings, data, pxt.total_steps(train, epochs))
+    algorithm.compute_dtype = DTYPES[arguments.compute_dtype]
     trainer = pxt.Trainer(algorithm, [pxt.Progress()], schedule=schedule)
     history = trainer.fit(train, epochs, val=test)
     where = "" if arguments.dataset == "digits" else " --data-dir DIR"
+    note = "" if arguments.compute_dtype == "float32" else f"layers in {arguments.compute_dtype}"
     write_record(
         arguments.out / "records",
         experiment="MLP",
@@ -188,7 +193,9 @@ def run(name, seed, data, arguments):
         command=(
             f"python examples/compare_algorithms.py --dataset {arguments.dataset}{where} "
             f"--algorithms {name} --epochs {epochs} --seeds {seed}"
+            + (f" --compute-dtype {arguments.compute_dtype}" if note else "")
         ),
+        note=note,
     )
     return history
 
@@ -270,6 +277,7 @@ def main():
         default=ALGORITHMS,
         help=f"which to run, of: {', '.join(ALGORITHMS)} (all)",
     )
+    parser.add_argument("--compute-dtype", choices=DTYPES, default="float32")
     arguments = parser.parse_args()
     known = {name.lower(): name for name in ALGORITHMS}
     for name in arguments.algorithms:

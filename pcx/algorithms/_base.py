@@ -17,7 +17,7 @@ from ..core import static
 from ..functional import jit
 from ..nn import compute_dtype
 from ..predictive_coding import EnergyModule, VodeParam
-from ..utils import Optim, OptimTree
+from ..utils import Optim
 from ._energy_fn import forward, vodes_of
 from ._inference import Record, Stop, keeps_zeros
 from ._phases import Phases, Start
@@ -112,7 +112,7 @@ class Algorithm(Phases):
         steps = min(max(T, 3), 64)
         self.lazy = lazy and keeps_zeros(self.state_optim._optax.get(), steps=steps)
         optim = ox.adamw(1e-3) if weight_optim is None else weight_optim
-        self.weight_optim = optim if isinstance(optim, Optim | OptimTree) else Optim(optim)
+        self.weight_optim = optim if isinstance(optim, Optim) else Optim(optim)
         if self.weight_optim.state.get() is None and self.weights():
             self.weight_optim.init(self.weights_mask()(model))
         # whether the present call may change weights; set by `_train` on its own copy

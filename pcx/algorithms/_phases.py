@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from ..core import RKG, BaseModule, BaseParam, Mask, is_param, named_params
 from ..nn import LayerParam
 from ..predictive_coding import EnergyModule, VodeParam
-from ..utils import Optim, OptimTree, step
+from ..utils import Optim, step
 from ._energy_fn import CACHE, forward, gradient, sample_energies, vode_energies, vodes_of
 from ._inference import Plan, Record, Stop, free_states, make_plan, run
 from ._wave import Initial, forward_initialise, is_frozen
@@ -32,7 +32,7 @@ class Phases(BaseModule):
     lazy: bool
     unroll: bool | Literal["auto"]
     state_optim: Optim
-    weight_optim: Optim | OptimTree
+    weight_optim: Optim
     _stop: Any
     _solver: Any
 

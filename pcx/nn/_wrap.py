@@ -190,11 +190,20 @@ class NamedLayer(Layer):
         super().__init__(self.wraps, *args, **kwargs)
 
 
-def describe_as(cls: type, wraps: Any, renames: dict[str, str]) -> None:
-    """Give a layer class the constructor signature of an equinox class, for `help`."""
+def describe_as(cls: type, wraps: Any, renames: dict[str, str], **defaults: Any) -> None:
+    """Give a layer class the constructor signature of an equinox class, for `help`.
+
+    Args:
+        renames: `{our name: theirs}` of the arguments.
+        **defaults: defaults that differ from equinox's.
+    """
     ours = {theirs: name for name, theirs in renames.items()}
     parameters = [
-        p.replace(name=ours.get(p.name, p.name), annotation=inspect.Parameter.empty)
+        p.replace(
+            name=ours.get(p.name, p.name),
+            annotation=inspect.Parameter.empty,
+            default=defaults.get(p.name, p.default),
+        )
         for p in inspect.signature(wraps).parameters.values()
         if p.name != "key" and p.kind is not inspect.Parameter.VAR_KEYWORD
     ]

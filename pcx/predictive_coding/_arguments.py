@@ -15,7 +15,16 @@ EnergyFn = Callable[[Any, Any], Any]
 
 
 class VodeParam(Param):
-    """The state of a vode. Subclass it to tell nodes apart in masks."""
+    """The state of a vode. Subclass it to tell nodes apart in masks.
+
+    Example:
+        >>> import pcx.predictive_coding as pxc, pcx.utils as pxu
+        >>> class Latent(pxc.VodeParam):
+        ...     pass
+        >>> nodes = [pxc.Vode((2,)), pxc.Vode((2,), param_type=Latent)]
+        >>> [pxu.M(Latent).select(vode.h) for vode in nodes]
+        [False, True]
+    """
 
     __slots__ = ()
 

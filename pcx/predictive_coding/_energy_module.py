@@ -154,7 +154,14 @@ def _is_node(x: Any) -> bool:
 
 
 def energy_modules(tree: Any) -> list[EnergyModule]:
-    """Every EnergyModule in a tree, each object once."""
+    """Every EnergyModule in a tree, each object once.
+
+    Example:
+        >>> import pcx.predictive_coding as pxc
+        >>> vode = pxc.Vode((2,))
+        >>> pxc.energy_modules({"a": vode, "b": [vode, pxc.Vode((3,))]})
+        [Vode((2,), se_energy, h=VodeParam(None)), Vode((3,), se_energy, h=VodeParam(None))]
+    """
     found: dict[int, EnergyModule] = {}
     for leaf in jax.tree_util.tree_leaves(tree, is_leaf=lambda x: isinstance(x, BaseModule)):
         if isinstance(leaf, BaseModule):

@@ -69,4 +69,4 @@ class BatchNorm(StatefulLayer):
 
 
 _BATCH_NORM = inspect.signature(eqx.nn.BatchNorm)
-describe_as(BatchNorm, eqx.nn.BatchNorm, {})
+describe_as(BatchNorm, eqx.nn.BatchNorm, {}, mode="batch")
