@@ -43,7 +43,7 @@ demo: $(VENV)/.examples
 	$(BIN)/python examples/classify.py
 
 test: $(VENV)/.dev
-	$(PYTEST) $(PARALLEL) --cov=pcx --cov-report=term --cov-fail-under=90
+	$(PYTEST) $(PARALLEL) --cov=pcx --cov-report=term --cov-fail-under=95
 
 test-typed: $(VENV)/.dev
 	$(PYTEST) $(PARALLEL) $(TYPECHECK)

@@ -6,6 +6,7 @@ import pickle
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +14,9 @@ import pcx as px
 import pcx.functional as pxf
 from pcx.core import named_params
 from pcx.functional._tracked import collect
+
+# beartype (`make test-typed`) looks at random items of containers while a strategy builds modules
+pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
 
 
 class State(px.Param):

@@ -235,5 +235,11 @@ def test_the_energy_function_can_be_replaced():
     v = vode([3.0], [1.0])
     v.energy_fn = pxc.zero_energy
     assert float(v.energy()) == 0.0
+
+
+@pytest.mark.wrong_types
+def test_the_energy_function_cannot_be_replaced_by_a_number():
+    v = vode([3.0], [1.0])
     with pytest.raises(TypeError, match="energy_fn must be a function"):
         v.energy_fn = 3
+    assert v.energy_fn is pxc.se_energy
