@@ -41,6 +41,7 @@ the newer counts. `write_record(record, folder)` checks and writes one.
 import argparse
 import datetime
 import json
+import re
 import statistics
 import sys
 from collections.abc import Iterable
@@ -80,6 +81,13 @@ PAPER_ALGORITHMS = ("PC-CE", "PC-SE", "PN", "NN", "CN", "iPC", "BP-CE", "BP-SE")
 TABLE_1 = Path(__file__).with_name("_paper_table_1.txt")
 
 Case = tuple[str, str, str]  # experiment, dataset, metric
+
+# the study of examples/depth.py: one table, a column for each depth
+DEPTH = re.compile(r"(?P<depth>\d+) hidden layers of (?P<width>\d+)")
+DEPTH_METHODS = ("BP", "PC", "ePC", "muPC", "muPC network, ePC", "muPC network, BP")
+DEPTH_TEXT = """Test accuracy after the last epoch, in percent, of `examples/depth.py`, whose first lines describe
+the methods: back-propagation, predictive coding and error-based predictive coding on a plain network,
+then on a network with skips in the µPC parameterisation."""
 
 
 def paper_table() -> dict[Case, dict[str, tuple[float, float]]]:
@@ -244,11 +252,31 @@ def results_page(records: list[dict[str, Any]]) -> str:
     """The whole of docs/results.md."""
     paper, measured = paper_table(), rows_by_case(records)
     parts = [RESULTS.rstrip(), "## At a glance", overview(paper, measured)]
+    deep = {case: DEPTH.fullmatch(case[0]) for case in measured}
     cases = [case for case in paper if case in measured]
-    for case in cases + sorted(set(measured) - set(paper)):
+    for case in cases + sorted(c for c in measured if c not in paper and not deep[c]):
         parts += [f"## {title(case)}", case_table(measured[case], paper.get(case))]
         parts += [f'??? note "How {title(case)} was run"\n\n' + provenance(measured[case])]
+    studies: dict[Case, dict[int, list[Row]]] = {}
+    for case, match in deep.items():
+        if match:
+            study = (f"Depth (hidden layers of {match['width']})", *case[1:])
+            studies.setdefault(study, {})[int(match["depth"])] = measured[case]
+    for study, by_depth in sorted(studies.items()):
+        parts += [f"## {title(study)}", DEPTH_TEXT, depth_table(by_depth)]
+        runs = "\n".join(provenance(rows) for _, rows in sorted(by_depth.items()))
+        parts += [f'??? note "How {title(study)} was run"\n\n' + runs]
     return "\n\n".join(parts) + "\n"
+
+
+def depth_table(by_depth: dict[int, list[Row]]) -> str:
+    """Accuracy of each method, a column for each number of layers."""
+    cells = {(r.algorithm, d): r.value("last") for d, rows in by_depth.items() for r in rows}
+    depths = sorted(by_depth)
+    methods = list(dict.fromkeys(name for name in DEPTH_METHODS if (name, depths[0]) in cells))
+    methods += sorted({name for name, _ in cells} - set(methods))
+    lines = [[name, *(cells.get((name, d), NOT_YET) for d in depths)] for name in methods]
+    return table(["", *(f"{d} layers" for d in depths)], lines)
 
 
 def title(case: Case) -> str:

@@ -77,6 +77,22 @@ def test_a_case_the_paper_has_not_gets_a_table():
     assert "## MLP, digits" in page
 
 
+def test_the_study_of_depth_is_one_table_with_a_column_for_each_depth():
+    runs = [("16", "PC", 60.0), ("4", "PC", 78.0), ("4", "BP", 85.0), ("64", "BP", 10.0)]
+    page = generate.results_page(
+        [
+            record(experiment=f"{d} hidden layers of 128", algorithm=a, last=last)
+            for d, a, last in runs
+        ]
+    )
+    assert "## Depth (hidden layers of 128), MNIST" in page
+    assert "| 4 layers | 16 layers | 64 layers |" in page
+    assert row_of(page, "BP") == ["BP", "85.00", "not measured yet", "10.00"]
+    assert row_of(page, "PC") == ["PC", "78.00", "60.00", "not measured yet"]
+    assert page.index("| BP |") < page.index("| PC |")
+    assert "## 4 hidden" not in page
+
+
 def test_the_readme_table_leaves_out_runs_that_differ_from_the_protocol():
     text = generate.readme_accuracy([record(note="1 epoch only", best=50.0)])
     assert "50.00" not in text
