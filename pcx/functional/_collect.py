@@ -2,6 +2,7 @@
 
 from operator import is_
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary, ref
 
 import jax
 from jax.tree_util import tree_flatten
@@ -20,7 +21,7 @@ _NOTHING = jax.tree_util.tree_structure(None)
 class Key:
     """Everything about keyword arguments that is not data; hashed once."""
 
-    __slots__ = ("_hash", "form")
+    __slots__ = ("__weakref__", "_hash", "form")
 
     def __init__(self, treedef: Any, slots: list[int], forms: list[Any], statics: list[Any]):
         self.form = treedef, tuple(slots), tuple(forms), tuple(map(core.freeze, statics))
@@ -46,6 +47,18 @@ class Key:
                     return None
                 differing.append(index)
         return frozenset(differing)
+
+
+_KEYS: WeakKeyDictionary[Key, ref[Key]] = WeakKeyDictionary()
+
+
+def _one_of(key: Key) -> Key:
+    """The same object for all equal keys, so that later comparisons look at identity only."""
+    try:
+        known = _KEYS.setdefault(key, ref(key))()
+    except (TypeError, ValueError):
+        return key  # not comparable: the transform says why
+    return key if known is None else known
 
 
 def _kind(form: Any) -> tuple[Any, ...]:
@@ -142,6 +155,7 @@ def take_apart(kwargs: dict[str, Any]) -> Parts:
     memories.misses += 1
     found = walk(kwargs)
     try:
+        found = found._replace(key=_one_of(found.key))
         memories[:] = [_Memory(kwargs, found), *memories[: MAX_MEMORIES - 1]]
     except Unrememberable:
         memories.misses = _MAX_MISSES + 1

@@ -175,3 +175,23 @@ def test_a_copied_or_pickled_module_starts_without_memory():
     for twin in (copy.deepcopy(root), pickle.loads(pickle.dumps(root))):
         assert not hasattr(twin, "_walk")
         same(_collect.take_apart({"m": twin}), _collect.walk({"m": twin}))
+
+
+def test_calls_with_equal_objects_compare_no_structure_after_the_first(monkeypatch):
+    @pxf.jit()
+    def double(*, model):
+        model.a *= 2
+
+    class Model(px.Module):
+        def __init__(self):
+            self.a, self.settings = px.Param(jnp.ones(2)), [1, "two", 3.0]
+
+    models = [Model(), Model(), Model()]
+    for model in models:
+        double(model=model)
+    compared = []
+    monkeypatch.setattr(_collect.Key, "__eq__", lambda a, b: compared.append(1) or a.form == b.form)
+    for model in models:
+        double(model=model)
+    assert not compared
+    assert [float(model.a.sum()) for model in models] == [8.0] * 3
