@@ -61,12 +61,18 @@ def read_records(folder: Path) -> list[dict]:
     return sorted(records, key=lambda record: record["machine"]["date"])
 
 
+def device_title(machine: dict) -> str:
+    """The heading of a device: "CPU · AMD EPYC", or an accelerator's name with its host's."""
+    platform, _, name = machine["device"].partition(": ")
+    return f"{'CPU' if platform == 'cpu' else name} · {machine['cpu']}"
+
+
 def merge(records: list[dict]) -> dict[str, dict]:
     """By device: the newest record of every case and section, each with its own "machine"."""
     devices: dict[str, dict] = {}
     for record in records:
         machine = record["machine"]
-        merged = devices.setdefault(f"{machine['device']} · {machine['cpu']}", {"cases": {}})
+        merged = devices.setdefault(device_title(machine), {"cases": {}})
         for name, case in record.get("cases", {}).items():
             merged["cases"][name] = {**case, "machine": machine}
         for section in ("overhead", "scaling"):

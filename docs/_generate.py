@@ -102,6 +102,18 @@ def paper_table() -> dict[Case, dict[str, tuple[float, float]]]:
 
 NOT_YET = "not measured yet"
 
+# what README.md shows of the benchmark's programs, all of which do the same predictive coding step
+# (pcn-torch its own one)
+SPEED_PROGRAMS = {
+    "pxa-pc": "pcx, `pxa.PC`",
+    "low-level": "pcx, step written by hand with `pxf` and `pxu`",
+    "pcx-0.6.3": "PCX 0.6.3",
+    "fabricpc": "FabricPC",
+    "pcn-torch": "pcn-torch",
+}
+SPEED_TEXT = """Below 1 is faster. Medians of interleaved rounds; the hand-written program computes every
+gradient at every step."""
+
 
 def check_record(record: Any) -> dict[str, Any]:
     """The record, if it has the format above.
@@ -385,16 +397,15 @@ def readme_speed(records: list[dict[str, Any]]) -> str:
 
 
 def speed_table(device: str, cases: dict[str, dict[str, Any]]) -> str:
-    programs = dict.fromkeys(name for case in cases.values() for name in case["programs"])
     lines = []
-    for program in programs:
+    for program, name in SPEED_PROGRAMS.items():
         ratios = [case["programs"].get(program, {}).get("ratio") for case in cases.values()]
         if any(ratios):
-            lines.append([f"`{program}`", *(f"{r['median']:.2f}" if r else "" for r in ratios)])
+            lines.append([name, *(f"{r['median']:.2f}" if r else "" for r in ratios)])
     machines = {f"{c['machine']['cpu']}, {c['machine']['date'][:10]}" for c in cases.values()}
-    header = [f"on {device}: time per step / hand-written JAX", *cases]
+    header = [f"time per step / hand-written JAX's, on {device.upper()}", *cases]
     where = "; ".join(sorted(machines))
-    return table(header, lines) + f"\n\nMeasured on: {where}. Medians of interleaved rounds."
+    return table(header, lines) + f"\n\n{SPEED_TEXT} Measured on: {where}."
 
 
 def read_speed_records(folder: Path = SPEED_RECORDS) -> list[dict[str, Any]]:

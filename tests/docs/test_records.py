@@ -134,10 +134,11 @@ def test_a_written_record_is_read_back(tmp_path):
 
 def test_the_speed_table_has_the_newest_ratio_of_each_case():
     def speed(date, ratio):
-        programs = {"hand-scan": {"ratio": {"median": 1.0}}, "pcx": {"ratio": {"median": ratio}}}
+        programs = {"hand-bp": {"ratio": {"median": 1.0}}, "pxa-pc": {"ratio": {"median": ratio}}}
         machine = {"date": date, "device": "cpu: x", "cpu": "a CPU"}
         return {"machine": machine, "cases": {"deep": {"programs": programs}}}
 
     text = generate.readme_speed([speed("2026-02-01", 0.5), speed("2026-01-01", 9.0)])
-    assert "| `pcx` | 0.50 |" in text
+    assert "| pcx, `pxa.PC` | 0.50 |" in text
+    assert "hand-bp" not in text
     assert "a CPU, 2026-02-01" in text
