@@ -21,11 +21,16 @@ from ..utils import Optim
 from ._energy_fn import forward, vodes_of
 from ._inference import Record, Stop, keeps_zeros
 from ._phases import Phases, Start
+from ._wave import is_additive
 
 Metric = Callable[[Any, Any], jax.Array]
 
 BAD_MODEL = """{cls} needs an EnergyModule whose `__call__(x, y=None)` clamps y on its output vode when given \
 and returns the prediction; got {got}"""
+
+
+NO_VODES = """{cls}: {got} has no vodes, so no energy to descend. Hold a `pxc.Vode` for each layer in an \
+attribute (in lists, tuples and dicts as well), and call it with the layer's output: `x = vode(layer(x))`"""
 
 
 class Algorithm(Phases):
@@ -56,7 +61,7 @@ class Algorithm(Phases):
 
     Raises:
         TypeError: the model is no EnergyModule, or an optimiser no optax transformation.
-        ValueError: T is negative, or an unknown `init`.
+        ValueError: a model without vodes; T is negative, or an unknown `init`.
 
     Example:
         >>> import jax.numpy as jnp, pcx.algorithms as pxa, pcx.models as pxm
@@ -88,6 +93,8 @@ class Algorithm(Phases):
     ):
         if not isinstance(model, EnergyModule):
             raise TypeError(BAD_MODEL.format(cls=type(self).__name__, got=type(model).__name__))
+        if not vodes_of(model) and is_additive(model):
+            raise ValueError(NO_VODES.format(cls=type(self).__name__, got=type(model).__name__))
         if not isinstance(T, int) or T < 0:
             raise ValueError(f"T is the number of inference steps, an int >= 0; got {T!r}")
         if not isinstance(T_predict, int) or T_predict < 0:

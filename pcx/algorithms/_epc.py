@@ -19,7 +19,7 @@ from ..utils import step as phase
 from ._base import Algorithm
 from ._energy_fn import AXIS, BATCHED, CACHE, batched, gradient, grads_of, pure, vodes_of
 from ._inference import Plan, Record, free_states, make_plan
-from ._wave import Initial, _additive, is_frozen
+from ._wave import Initial, is_additive, is_frozen
 
 NOT_A_SUM = """EPC(step="scaled") measures its step from the energies of the vodes, so the model's \
 energy must be their sum; {model} has an `energy` of its own. Use step="fixed"."""
@@ -91,7 +91,7 @@ class EPC(Algorithm):
             raise ValueError(f'EPC: step must be "fixed" or "scaled"; got {step!r}')
         if not damping > 0:
             raise ValueError(f"EPC: damping must be positive; got {damping!r}")
-        if step == "scaled" and not _additive(model):
+        if step == "scaled" and not is_additive(model):
             raise ValueError(NOT_A_SUM.format(model=type(model).__name__))
         self.step, self.damping, self.distance = step, damping, distance
 

@@ -138,7 +138,7 @@ def trace_wave(x: Any, y: Any, model: Any, initial: Initial | None) -> Dependenc
         is active from the start, so that every state counts as reached at every step.
     """
     vodes = vodes_of(model)
-    additive = _additive(model)
+    additive = is_additive(model)
     sample = _Sample(x, y, model, None)
 
     def nodes(x: Any, y: Any, *, model: Any) -> Any:
@@ -295,7 +295,7 @@ def is_frozen(param: Any) -> bool:
     return bool(param.__dict__.get("frozen", False))
 
 
-def _additive(model: Any) -> bool:
+def is_additive(model: Any) -> bool:
     """Whether the energy is the sum of the vodes' energies."""
     containers = [m for m in energy_modules(model) if not isinstance(m, Vode)]
     return all(type(m).energy is EnergyModule.energy for m in containers)

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 from jax.tree_util import GetAttrKey, tree_flatten, tree_map, tree_map_with_path
 
-from ..core import RKG, Module, RandomKeyGenerator, get, is_param
+from ..core import RKG, Module, RandomKeyGenerator, describe, get, is_param, locate
 from ._param import LayerParam, StateParam
 from ._precision import active_dtype, cast_floating, floating_dtype
 
@@ -102,9 +102,13 @@ class Layer(Module):
             kwargs = {**kwargs, "key": key}
         try:
             return module(*args, **kwargs)
-        except (TypeError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError) as error:
+            name = type(module).__name__
             if any(arg is None for arg in args):
-                raise TypeError(NO_INPUT.format(name=type(module).__name__)) from error
+                raise TypeError(NO_INPUT.format(name=name)) from error
+            inputs = ", ".join(describe(arg) for arg in args if not isinstance(arg, eqx.nn.State))
+            where = f" at `{path}`" if (path := locate(self)) else ""
+            error.add_note(f"This happened in the {name}{where}, called with {inputs}.")
             raise
 
     def _on_mode_change(self) -> None:

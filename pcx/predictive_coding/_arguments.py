@@ -89,10 +89,20 @@ _ENERGY_FIRST = inspect.Signature([*_OTHERS, _SHAPE.replace(kind=inspect.Paramet
 
 def check_energy_fn(energy_fn: Any) -> None:
     """Refuse what cannot be called as an energy function."""
-    if energy_fn is not None and not callable(energy_fn):
-        raise TypeError(
-            f"energy_fn must be a function (vode, rkg) -> array, or None; got {energy_fn!r}"
-        )
+    if energy_fn is None:
+        return
+    what = "energy_fn must be a function (vode, rkg) -> array, or None"
+    if not callable(energy_fn):
+        raise TypeError(f"{what}; got {energy_fn!r}")
+    try:
+        signature = inspect.signature(energy_fn)
+    except (TypeError, ValueError):  # some builtins have none
+        return
+    try:
+        signature.bind(None, None)
+    except TypeError:
+        name = getattr(energy_fn, "__name__", repr(energy_fn))
+        raise TypeError(f"{what}; got `{name}{signature}`") from None
 
 
 def _event_shape(shape: Any) -> tuple[int, ...] | None:

@@ -13,8 +13,10 @@ from ._energy_module import EnergyModule
 from ._rules import Ruleset, Tform
 
 WRONG_SHAPE = """`{where}` was declared as Vode({shape}), but {key} is set to {got}. Expected \
-shape {shape}, with any batch axes in front. Declare the shape of the layer's output, or mend the \
-layer before it."""
+shape {shape}, with any batch axes in front. {advice}."""
+WRONG_U = "Declare the shape of the layer's output, or mend the layer before it"
+WRONG_H = f"""{WRONG_U}. A target needs the prediction's shape: class labels are one-hot vectors, \
+as from `pcx.data.one_hot(labels, classes)`"""
 
 WRONG_ENERGY = """`{where}`: the energy function `{name}` must give an array of h's shape, not \
 reduced: h is {h}, its result {got}."""
@@ -204,8 +206,12 @@ class Vode(EnergyModule):
             return
         got = jnp.shape(value)
         if got[max(len(got) - len(shape), 0) :] != shape:
+            advice = WRONG_H if key == "h" else WRONG_U
+            found = describe(value)
             raise ValueError(
-                WRONG_SHAPE.format(where=where(self), shape=shape, key=key, got=describe(value))
+                WRONG_SHAPE.format(
+                    where=where(self), shape=shape, key=key, got=found, advice=advice
+                )
             )
 
     def energy(self) -> Any:

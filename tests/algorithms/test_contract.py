@@ -245,6 +245,8 @@ def test_predictions_by_inference_without_the_target():
     [
         (TypeError, r"PC needs an EnergyModule whose `__call__\(x, y=None\)`.*got Linear",
          lambda: pxa.PC(pxnn.Linear(2, 2))),
+        (ValueError, "PC: EnergyModule has no vodes, so no energy to descend",
+         lambda: pxa.PC(pxc.EnergyModule())),
         (ValueError, "T is the number of inference steps, an int >= 0; got -1", lambda: make(T=-1)),
         (ValueError, "an int >= 0; got 2.5", lambda: make(T=2.5)),
         (ValueError, "T_predict is the number of steps before a prediction.*got -1",

@@ -394,3 +394,16 @@ def test_the_repr_of_a_layer_names_its_class_and_its_params():
 
 def test_flatten_gives_a_vector():
     np.testing.assert_array_equal(pxnn.Flatten()(jnp.arange(6.0).reshape(2, 3)), jnp.arange(6.0))
+
+
+def test_an_input_of_the_wrong_size_names_the_layer_and_what_it_got():
+    class Net(px.Module):
+        def __init__(self):
+            self.layers = [pxnn.Linear(2, 3), pxnn.Linear(4, 1)]
+
+    net = Net()
+    with pytest.raises(TypeError) as caught:
+        net.layers[1](net.layers[0](jnp.ones(2)))
+    assert caught.value.__notes__[-1:] == [
+        "This happened in the Linear at `net.layers[1]`, called with f32[3]."
+    ]

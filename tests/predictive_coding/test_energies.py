@@ -243,3 +243,19 @@ def test_the_energy_function_cannot_be_replaced_by_a_number():
     with pytest.raises(TypeError, match="energy_fn must be a function"):
         v.energy_fn = 3
     assert v.energy_fn is pxc.se_energy
+
+
+@pytest.mark.parametrize("fn", [lambda vode: vode.get("h"), lambda vode, rkg, scale: vode.get("h")])
+def test_an_energy_function_with_other_arguments_is_refused_at_once(fn):
+    with pytest.raises(TypeError, match=r"function \(vode, rkg\) -> array.*got `<lambda>\(vode"):
+        pxc.Vode((2,), fn)
+
+
+def test_an_energy_function_may_have_more_arguments_with_defaults():
+    vode = pxc.Vode((1,), lambda vode, rkg, scale=3.0: scale * vode.get("h"))
+    assert float(vode.set("h", jnp.ones(1)).energy()) == 3.0
+
+
+def test_integer_labels_are_told_to_be_one_hot():
+    with pytest.raises(ValueError, match=r"h is set to i32\[\].*pcx\.data\.one_hot"):
+        pxc.Vode((2,), pxc.ce_energy).set("h", jnp.asarray(1))
