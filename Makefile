@@ -55,7 +55,7 @@ test-oldest: $(OLDEST)/.test
 	$(OLDEST)/bin/python -m pytest $(PARALLEL)
 
 tutorials: $(VENV)/.dev
-	$(PYTEST) tests/test_tutorials.py -m tutorials
+	$(PYTEST) tests/test_tutorials.py -m tutorials --durations=0 --durations-min=1
 
 bench-smoke: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.run --smoke
