@@ -18,7 +18,7 @@ nodes used twice: all these give other expressions, so nothing has to be known a
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -26,7 +26,6 @@ import jax.numpy as jnp
 from jax.extend.core import Literal
 
 from ..core import ParamCache
-from ..functional._tracked import collect
 from ..predictive_coding import (
     STATUS,
     EnergyModule,
@@ -36,9 +35,9 @@ from ..predictive_coding import (
     se_energy,
     zero_energy,
 )
-from ..utils import step
-from ._energy_fn import AXIS, CACHE, forward, vodes_of
+from ._energy_fn import forward, vodes_of
 from ._same import Numbering, sub_jaxpr
+from ._sample import Initial, Sample
 
 
 @dataclass(frozen=True)
@@ -89,26 +88,10 @@ class Dependencies:
         return frozenset().union(*(sets[i] for i in members))
 
 
-@dataclass
-class Initial:
-    """What forward initialisation left in the params, as numbers of expressions."""
-
-    numbering: Numbering = field(default_factory=Numbering)
-    # by id of the param: its value after initialisation, and the numbers of its arrays
-    values: dict[int, tuple[Any, list[int]]] = field(default_factory=dict)
-
-    def of_param(self, param: Any, arrays: list[Any]) -> list[int]:
-        """Numbers of what a param holds now; fresh ones if something wrote to it since."""
-        value, numbers = self.values.get(id(param), (None, []))
-        if value is param._value and len(numbers) == len(arrays):
-            return numbers
-        return [self.numbering.fresh() for _ in arrays]
-
-
 def forward_initialise(x: Any, y: Any, model: Any) -> tuple[Any, Initial]:
     """Forward initialisation, in place; the prediction, and what is known of the states now."""
     initial = Initial()
-    sample = _Sample(x, y, model, STATUS.INIT)
+    sample = Sample(x, y, model, STATUS.INIT)
     numbering = initial.numbering
     inputs = [numbering.of_object(value) for value in sample.values]
 
@@ -139,7 +122,7 @@ def trace_wave(x: Any, y: Any, model: Any, initial: Initial | None) -> Dependenc
     """
     vodes = vodes_of(model)
     additive = is_additive(model)
-    sample = _Sample(x, y, model, None)
+    sample = Sample(x, y, model, None)
 
     def nodes(x: Any, y: Any, *, model: Any) -> Any:
         model(x, y)
@@ -178,7 +161,7 @@ def trace_wave(x: Any, y: Any, model: Any, initial: Initial | None) -> Dependenc
 
 def _still(
     initial: Initial,
-    sample: "_Sample",
+    sample: Sample,
     closed: Any,
     result: Any,
     changed: list[int | None],
@@ -204,77 +187,8 @@ def _still(
     return still
 
 
-class _Sample:
-    """One sample's pass through a model, to be traced: the params and data without their batch axis."""
-
-    def __init__(self, x: Any, y: Any, model: Any, status: str | None):
-        self.status = status
-        self.structure, self.params, self.values = collect({"model": model})
-        size = {a.shape[0] for a in jax.tree_util.tree_leaves((x, y))}
-        for param in self.params[1:]:
-            if isinstance(param, VodeParam) and param._value is not None:
-                size.add(param._value.shape[0])
-        self.batch = max(size, default=1)
-        self.sizes = [self.structure.size_of(i) for i in range(len(self.params))]
-        self.sizes += [1] * (len(self.values) - sum(self.sizes))
-        batched_params = [isinstance(p, VodeParam | ParamCache) for p in self.params]
-        self.avals, position = [], 0
-        for index, count in enumerate(self.sizes):
-            drop = index < len(self.params) and index > 0 and batched_params[index]
-            for value in self.values[position : position + count]:
-                self.avals.append(_aval(value, drop))
-            position += count
-        self.data = jax.tree_util.tree_map(lambda a: _aval(a, True), (x, y))
-
-    def trace(self, fn: Any) -> tuple[Any, Any, list[int | None]]:
-        """Jaxpr of `fn(x, y, model=model)`: from params and data to changed params and result.
-
-        Returns:
-            The closed jaxpr; the structure of the result (without the params), as a tree; and for each
-            param the number of its arrays among the outputs, None if it was left alone.
-        """
-        shapes: list[Any] = []
-
-        def body(x: Any, y: Any, *, model: Any) -> Any:
-            with step(model, self.status, clear_params=CACHE):
-                return fn(x, y, model=model)
-
-        def run(values: Any, x: Any, y: Any) -> Any:
-            result, updates = self.structure.run("dependencies", body, values, (x, y))
-            counts = [len(jax.tree_util.tree_leaves(u)) if u else None for u in updates]
-            shapes.append((jax.tree_util.tree_structure(result), counts))
-            return updates, result
-
-        trace = jax.make_jaxpr(run, axis_env=[(AXIS, self.batch)])
-        closed = trace(self.avals, *self.data)
-        treedef, counts = shapes[-1]
-        return closed, treedef, counts
-
-    def numbers_of(self, flat: list[Any]) -> list[list[Any]]:
-        """Numbers of all arrays, grouped by param."""
-        out, position = [], 0
-        for count in self.sizes[: len(self.params)]:
-            out.append(flat[position : position + count])
-            position += count
-        return out
-
-    def numbers_by(self, initial: Initial) -> list[int]:
-        """Numbers of all arrays by what initialisation left in the params."""
-        groups = self.numbers_of(list(self.values))
-        params = zip(self.params, groups, strict=True)
-        numbers = [n for param, arrays in params for n in initial.of_param(param, arrays)]
-        plain = self.values[len(numbers) :]
-        return numbers + [initial.numbering.of_object(value) for value in plain]
-
-
 def _run_only(x: Any, y: Any, *, model: Any) -> None:
     model(x, y)
-
-
-def _aval(value: Any, drop: bool) -> Any:
-    value = value if hasattr(value, "dtype") else jnp.asarray(value)
-    shape = value.shape[1:] if drop else value.shape
-    return jax.ShapeDtypeStruct(shape, value.dtype)
 
 
 def _of_data(numbering: Numbering, x: Any, y: Any) -> list[int]:
