@@ -149,24 +149,39 @@ def draw(merged: dict, path: Path) -> bool:
         import matplotlib.pyplot as plt
     except ImportError:
         return False
-    axes_record = merged.get("scaling", {}).get("axes", {})
-    fig, axes = plt.subplots(1, 1 + len(axes_record), figsize=(6 + 3.2 * len(axes_record), 4.2))
-    panels = list(axes) if axes_record else [axes]
-    draw_ratios(panels[0], merged["cases"])
-    for panel, (axis, points) in zip(panels[1:], axes_record.items(), strict=True):
-        for name in points[0]["programs"]:
-            line = [(p["value"], p["programs"].get(name, {}).get("median")) for p in points]
-            line = [(x, y) for x, y in line if y is not None]
-            if line:
-                panel.loglog(*zip(*line, strict=True), marker="o", markersize=3, label=name)
-        panel.set(xlabel=axis, ylabel="ms per step", title=f"cost against {axis}")
-    if axes_record:
-        panels[-1].legend(fontsize=7)
-    fig.tight_layout()
+    scaling = merged.get("scaling", {}).get("axes", {})
+    # the ratios over the whole width, then what costs depend on, two panels to a row
+    rows = [["ratios", "ratios"]]
+    for first in range(0, len(scaling), 2):
+        pair = [*scaling][first : first + 2]
+        rows.append(pair if len(pair) == 2 else pair * 2)
+    heights = [4.6, *[3.2] * (len(rows) - 1)]
+    fig, panels = plt.subplot_mosaic(
+        rows, figsize=(9, sum(heights)), height_ratios=heights, layout="constrained"
+    )
+    draw_ratios(panels["ratios"], merged["cases"])
+    for axis, points in scaling.items():
+        draw_cost(panels[axis], axis, points)
+    if scaling:
+        panels[rows[1][0]].legend(fontsize=8, frameon=False, loc="upper left")
     path.parent.mkdir(parents=True, exist_ok=True)
     fig.savefig(path, dpi=120)
     plt.close(fig)
     return True
+
+
+def draw_cost(panel, axis: str, points: list[dict]) -> None:
+    """Milliseconds per step against one size, a line for each program."""
+    for name in points[0]["programs"]:
+        line = [(p["value"], p["programs"].get(name, {}).get("median")) for p in points]
+        line = [(x, y) for x, y in line if y is not None]
+        if line:
+            panel.loglog(*zip(*line, strict=True), marker="o", markersize=3, label=name)
+    values = [p["value"] for p in points]
+    panel.set_xticks(values, map(str, values))
+    panel.set_xticks([], minor=True)
+    panel.grid(alpha=0.3)
+    panel.set(xlabel=axis, ylabel="ms per step", title=f"cost against {axis}")
 
 
 def draw_ratios(panel, cases: dict) -> None:
@@ -186,11 +201,13 @@ def draw_ratios(panel, cases: dict) -> None:
             label = case if case not in panel.get_legend_handles_labels()[1] else None
             panel.plot(ratio["median"], height, "o", color=f"C{index}", markersize=4, label=label)
     panel.axvline(1, color="gray", lw=0.8)
-    panel.set_xscale("log")
+    panel.set_xscale("log", subs=[2, 5])
+    panel.xaxis.set_major_formatter("{x:g}")
+    panel.xaxis.set_minor_formatter("{x:g}")
     panel.set_yticks([-row for row in range(len(names))], names)
     panel.set(xlabel="time per step over the floor's", title="ratio to hand-written JAX")
     if names:
-        panel.legend(fontsize=7)
+        panel.legend(fontsize=8)
 
 
 def write_page(records: list[dict], path: Path) -> list[Path]:
