@@ -199,13 +199,18 @@ class Row:
 
     @property
     def dates(self) -> str:
-        days = sorted({record["date"][:10] for record in self.records})
-        return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+        return span(self.records)
 
     @property
     def versions(self) -> str:
         newest = self.records[-1]["versions"]
         return ", ".join(f"{name} {version}" for name, version in newest.items())
+
+
+def span(records: Iterable[dict[str, Any]]) -> str:
+    """The days from the first record to the last."""
+    days = sorted({record["date"][:10] for record in records})
+    return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
 
 
 def show(values: list[float]) -> str:
@@ -378,8 +383,8 @@ def readme_accuracy(records: list[dict[str, Any]]) -> str:
     header = ["network, data", "algorithm", "paper (best)", "best epoch", "last epoch", "seeds"]
     used = [row for case in wanted for row in measured.get(case, []) if not row.note]
     where = "; ".join(dict.fromkeys(row.hardware for row in used))
-    days = sorted({record["date"][:10] for row in used for record in row.records})
-    source = f"\n\nMeasured on: {where}; {days[0]} to {days[-1]}." if used else ""
+    days = span(record for row in used for record in row.records) if used else ""
+    source = f"\n\nMeasured on: {where}; {days}." if used else ""
     return table(header, lines) + source
 
 

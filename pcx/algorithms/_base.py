@@ -28,7 +28,6 @@ Metric = Callable[[Any, Any], jax.Array]
 BAD_MODEL = """{cls} needs an EnergyModule whose `__call__(x, y=None)` clamps y on its output vode when given \
 and returns the prediction; got {got}"""
 
-
 NO_VODES = """{cls}: {got} has no vodes, so no energy to descend. Hold a `pxc.Vode` for each layer in an \
 attribute (in lists, tuples and dicts as well), and call it with the layer's output: `x = vode(layer(x))`"""
 

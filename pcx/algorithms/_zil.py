@@ -85,8 +85,8 @@ class ZIL(Algorithm):
         ):
             if wrong:
                 raise ValueError(OPTIONS.format(what=what))
+        # None: as many steps as there are levels
         self.T = T  # type: ignore[assignment]
-        self._hybrid = T is not None
         # for each step, the ids of the params that learn; known once the model is traced
         self._levels = static(())
 
@@ -127,7 +127,7 @@ class ZIL(Algorithm):
 
     def learn(self, x: Any, y: Any, plan: Plan | None) -> jax.Array:
         """The full weight step, if T is given; the batch's mean energy after inference."""
-        if self._hybrid:
+        if self.T is not None:
             return super().learn(x, y, plan)
         return self.mean_energy(x, y)
 

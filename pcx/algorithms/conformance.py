@@ -186,9 +186,7 @@ def check_frozen_nodes(make_algorithm: Make, make_model: MakeModel, x: Any, y: A
     free = [vode for vode in vodes_of(model) if not is_frozen(vode.h)]
     free[-1].h.frozen = True
     algorithm = make_algorithm(model)
-    index = [v.h for v in vodes_of(algorithm.model)].index
     position = next(k for k, v in enumerate(vodes_of(algorithm.model)) if v.h is free[-1].h)
-    del index
     _, record = algorithm.infer(x, y, trajectory=True)
     states = (record.states or ())[position]
     _check(np.array_equal(states[0], states[-1]), "a frozen node moved during inference")

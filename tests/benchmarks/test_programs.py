@@ -1,7 +1,5 @@
 """The timed programs do the work they say: checked against NumPy with hand-derived gradients."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 
@@ -157,9 +155,6 @@ def test_the_object_api_reaches_the_handwritten_weights_with_convolutions():
     assert_same_updates(trained("low-level", CONV), trained("hand-unroll", CONV), CONV)
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("pcx.algorithms") is None, reason="pcx.algorithms is not written yet"
-)
 @pytest.mark.parametrize(("name", "hand"), [("pxa-pc", "hand-unroll"), ("pxa-bp", "hand-bp")])
 @pytest.mark.parametrize("case", [SMALL, DEEP, CONV], ids=lambda case: case.name)
 def test_an_algorithm_reaches_the_handwritten_weights(name, hand, case):

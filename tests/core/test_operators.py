@@ -163,16 +163,10 @@ FUNCTIONS = {
 }
 
 
-# before 0.7, JAX takes nothing but its own arrays in these (it ignores `__jax_array__`)
-OWN_ARRAYS_ONLY = {"sum", "mean over an axis", "max", "stack", "transpose", "softmax"}
-
-
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("transform", ["eager", "jax.jit"])
 def test_jax_functions_take_a_param_as_an_array(name, transform):
     ours, numpys = FUNCTIONS[name]
-    if jax.__version_info__ < (0, 7) and name in OWN_ARRAYS_ONLY:
-        pytest.skip("needs JAX 0.7")
     array = np.array([[-0.5, 2.0], [1.5, -1.0]], np.float32)
     fn = jax.jit(ours) if transform == "jax.jit" else ours
     check(fn(px.Param(jnp.asarray(array))), numpys(array))
