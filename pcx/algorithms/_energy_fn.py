@@ -7,24 +7,16 @@ import jax
 import jax.numpy as jnp
 
 from ..core import Mask, ParamCache, named_params
+from ..functional import pure as pure
 from ..functional import value_and_grad, vmap
-from ..functional._tracked import collect, note_reads
-from ..predictive_coding import STATUS, Vode, VodeParam, energy_modules
+from ..predictive_coding import STATUS, VodeParam
+from ..predictive_coding import vodes as vodes_of
 from ..utils import step
 
 # what differs from sample to sample; everything else in a model is shared by the batch
 BATCHED = Mask(VodeParam | ParamCache).to((None, 0))
 CACHE = VodeParam.Cache
 AXIS = "batch"
-
-
-def vodes_of(model: Any) -> list[Vode]:
-    """The vodes of a model, each once, in the order of their paths."""
-    found: dict[int, Vode] = {}
-    for module in energy_modules(model):
-        if isinstance(module, Vode):
-            found.setdefault(id(module.h), module)
-    return list(found.values())
 
 
 def batched(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,16 +79,6 @@ def grads_of(params: list[Any], model: Any, grads: Any) -> list[jax.Array]:
     by_path = dict(named_params(grads))
     paths = {id(param): path for path, param in named_params(model)}
     return [by_path[paths[id(param)]].get() for param in params]
-
-
-def pure(fn: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
-    """`fn(*args, **kwargs)` as a pure function of `args`, for JAX's own transforms and other libraries.
-
-    What `fn` changes in the kwargs stays inside, and random numbers are the same at each call.
-    """
-    structure, params, values = collect(kwargs)
-    note_reads(params)
-    return lambda *args: structure.run(getattr(fn, "__name__", "fn"), fn, values, args)[0]
 
 
 def forward(x: Any, y: Any, model: Any, status: str | None = STATUS.INIT) -> Any:

@@ -12,6 +12,7 @@ from ._loops import Scan as Scan
 from ._loops import WhileLoop as WhileLoop
 from ._loops import scan as scan
 from ._loops import while_loop as while_loop
+from ._pure import pure as pure
 from ._transform import Transform as Transform
 from ._vmap import Vmap as Vmap
 from ._vmap import vmap as vmap

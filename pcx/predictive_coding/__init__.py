@@ -16,4 +16,9 @@ from ._rules import STATUS as STATUS
 from ._rules import Rule as Rule
 from ._rules import Ruleset as Ruleset
 from ._stack import Stack as Stack
+from ._traits import Traits as Traits
+from ._traits import energy_function as energy_function
+from ._traits import traits as traits
 from ._vode import Vode as Vode
+from ._vode import free_states as free_states
+from ._vode import vodes as vodes

@@ -5,12 +5,14 @@ reduced; the vode sums it over its event axes. It is a negative log-likelihood u
 nats.
 """
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 
 from ..core import RandomKeyGenerator, describe, locate
+from ._traits import energy_function, identity
 
 if TYPE_CHECKING:
     from ._vode import Vode
@@ -54,6 +56,7 @@ def state_and_prediction(vode: "Vode") -> tuple[Any, Any]:
     return h, u
 
 
+@energy_function(mean=identity, stationary=True, precision=1.0)
 def se_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Array:
     """Squared error, `1/2 (h - u)^2`: a Gaussian of unit variance.
 
@@ -80,6 +83,7 @@ def se_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Array:
     return 0.5 * error * error
 
 
+@energy_function(mean=partial(jax.nn.softmax, axis=-1))
 def ce_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Array:
     """Cross entropy, `-h log softmax(u)`, over the last axis: a categorical node with logits u.
 
@@ -105,6 +109,7 @@ def ce_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Array:
     return -h * jax.nn.log_softmax(u, axis=-1)
 
 
+@energy_function(stationary=True)
 def zero_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Array:
     """Zero, of h's shape: a node that is part of the state but adds nothing to the energy.
 

@@ -10,9 +10,11 @@ from ..core import RandomKeyGenerator
 from ..nn import LayerParam
 from ._energy import state_and_prediction
 from ._rules import Tform
+from ._traits import energy_function, identity
 from ._vode import Vode, VodeParam
 
 
+@energy_function(mean=identity, precision=lambda vode: jnp.exp(-vode.log_var.get()))
 def gaussian_energy(vode: Any, rkg: RandomKeyGenerator | None = None) -> jax.Array:
     """Precision-weighted squared error, `1/2 exp(-s) (h - u)^2 + 1/2 s`, s the log-variance.
 

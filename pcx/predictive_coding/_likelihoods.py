@@ -7,11 +7,13 @@ import jax.numpy as jnp
 
 from ..core import RandomKeyGenerator
 from ._energy import state_and_prediction
+from ._traits import energy_function
 
 if TYPE_CHECKING:
     from ._vode import Vode
 
 
+@energy_function(mean=jax.nn.sigmoid)
 def bernoulli_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Array:
     """Binary cross entropy, `log(1 + exp(u)) - h u`: a Bernoulli node with logits u.
 
@@ -37,6 +39,7 @@ def bernoulli_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax
     return jax.nn.softplus(u) - h * u
 
 
+@energy_function(mean=jnp.exp)
 def poisson_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Array:
     """Counts, `exp(u) - h u`: a Poisson node with log-rate u, up to the constant `log h!`.
 

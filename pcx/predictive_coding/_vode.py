@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ..core import RKG, Param, RandomKeyGenerator, describe, get, static
 from ._arguments import SHAPE_FIRST, Config, EnergyFn, Notes, VodeParam, bind, check_energy_fn
 from ._energy import NO_PREDICTION, where
-from ._energy_module import EnergyModule
+from ._energy_module import EnergyModule, energy_modules
 from ._rules import Ruleset, Tform
 
 WRONG_SHAPE = """`{where}` was declared as Vode({shape}), but {key} is set to {got}. Expected \
@@ -105,6 +105,11 @@ class Vode(EnergyModule):
         """The event shape: declared, or that of the state at the first call; None before."""
         config = self._config.get()
         return config.notes.event_shape if config.shape is None else config.shape
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether inference leaves the state alone: `vode.h.frozen` is set."""
+        return bool(self.h.__dict__.get("frozen", False))
 
     @property
     def notes(self) -> Notes:
@@ -255,6 +260,35 @@ class Vode(EnergyModule):
 
     def __repr__(self) -> str:
         return f"{self._summary()[:-1]}, h={self.h!r})"
+
+
+def vodes(model: Any) -> list[Vode]:
+    """The vodes of a model, each once, in the order of their paths.
+
+    Example:
+        >>> import pcx.models as pxm, pcx.predictive_coding as pxc
+        >>> [vode.shape for vode in pxc.vodes(pxm.MLP([2, 8, 3]))]
+        [(8,), (3,)]
+    """
+    found: dict[int, Vode] = {}
+    for module in energy_modules(model):
+        if isinstance(module, Vode):
+            found.setdefault(id(module.h), module)
+    return list(found.values())
+
+
+def free_states(model: Any) -> list[VodeParam]:
+    """The states that inference may move: those with a value that are not frozen.
+
+    Example:
+        >>> import jax.numpy as jnp, pcx.models as pxm, pcx.predictive_coding as pxc, pcx.utils as pxu
+        >>> model = pxm.MLP([2, 8, 3])
+        >>> with pxu.step(model, pxc.STATUS.INIT):
+        ...     _ = model(jnp.ones(2))
+        >>> pxc.free_states(model)  # the output is frozen
+        [VodeParam(f32[8])]
+    """
+    return [v.h for v in vodes(model) if not v.is_frozen and v.h.get() is not None]
 
 
 # what `help(Vode)` shows
