@@ -154,7 +154,7 @@ class BidirectionalPC(Algorithm):
         _, seen = super().watch(x, y, False, states)
         if not energies:
             return None, seen
-        with step(self.model, clear_params=CACHE):
+        with step(self.model, clear_params=(CACHE, CACHE)):
             both = _both_energies(x, y, model=self.model)
         return jnp.stack([jnp.mean(jnp.asarray(e)) for e in both]), seen
 

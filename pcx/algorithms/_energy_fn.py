@@ -55,7 +55,7 @@ def total_energy(x: Any, y: Any, *, model: Any) -> jax.Array:
 
 def vode_energies(x: Any, y: Any, *, model: Any) -> jax.Array:
     """Energy of each vode, averaged over the batch, shape (vodes,)."""
-    with step(model, clear_params=CACHE):
+    with step(model, clear_params=(CACHE, CACHE)):
         energies = _call_and_vode_energies(x, y, model=model)
     return jnp.stack([jnp.mean(jnp.asarray(e)) for e in energies])
 
@@ -69,7 +69,7 @@ def gradient(
         The energy summed over the batch, and a tree like the model with gradients in `params`.
     """
     wanted = {id(param) for param in params}
-    with step(model, clear_params=CACHE):
+    with step(model, clear_params=(CACHE, CACHE)):
         value, grads = value_and_grad(lambda param: id(param) in wanted)(energy)(x, y, model=model)
     return value, grads["model"]
 
@@ -87,5 +87,5 @@ def forward(x: Any, y: Any, model: Any, status: str | None = STATUS.INIT) -> Any
     Returns:
         The prediction.
     """
-    with step(model, status, clear_params=CACHE):
+    with step(model, status, clear_params=(CACHE, CACHE)):
         return call(x, y, model=model)

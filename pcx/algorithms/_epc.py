@@ -159,7 +159,7 @@ def to_errors(x: Any, y: Any, model: Any, zero: bool = False) -> None:
         zero: take the errors to be zero instead (forward initialisation). A node without a
             prediction keeps its state, which is its error then.
     """
-    with phase(model, clear_params=CACHE):
+    with phase(model, clear_params=(CACHE, CACHE)):
         predictions = pure(_predictions, model=model)(x, y)
     for vode, u in zip(vodes_of(model), predictions, strict=True):
         h = vode.h.get()
@@ -170,7 +170,7 @@ def to_errors(x: Any, y: Any, model: Any, zero: bool = False) -> None:
 
 def to_states(x: Any, y: Any, model: Any) -> None:
     """Replace the error in each free vode's `h` by the state u + error, in place."""
-    with phase(model, clear_params=CACHE):
+    with phase(model, clear_params=(CACHE, CACHE)):
         _states(x, y, model=model)
 
 
@@ -181,7 +181,7 @@ def curvature(x: Any, y: Any, model: Any, direction: list[jax.Array]) -> jax.Arr
     `(dz)' (d2E/dz2) (dz)`, where dz is the change of z along the direction.
     """
     errors = [h.get() for h in free_states(model)]
-    with phase(model, clear_params=CACHE):
+    with phase(model, clear_params=(CACHE, CACHE)):
         nodes = pure(_nodes, model=model)
         z, dz = jax.jvp(lambda errors: nodes(errors, x, y), (errors,), (direction,))
         energies = pure(_energies_at, model=model)

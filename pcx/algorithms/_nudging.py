@@ -118,7 +118,7 @@ class NudgedPC(Algorithm):
     def infer_states(self, x: Any, y: Any, plan: Plan, **watch: bool) -> Record:
         """Inference towards the nudged target, which a recorded trajectory starts with."""
         if watch.get("states"):
-            with step(self.model, clear_params=CACHE):
+            with step(self.model, clear_params=(CACHE, CACHE)):
                 call(x, y, model=self.model)
         return super().infer_states(x, y, plan, **watch)
 

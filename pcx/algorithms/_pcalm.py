@@ -132,7 +132,7 @@ class PCALM(Algorithm):
             pairs = zip(vodes_of(model), chosen, strict=True)
             return [_error(vode) if wanted else None for vode, wanted in pairs]
 
-        with step(self.model, clear_params=CACHE):
+        with step(self.model, clear_params=(CACHE, CACHE)):
             return errors(x, y, model=self.model)
 
     def _set_aside(self) -> list[Any]:

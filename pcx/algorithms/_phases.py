@@ -147,7 +147,7 @@ class Phases(BaseModule):
 
     def mean_energy(self, x: Any, y: Any) -> jax.Array:
         """The batch's mean energy in the present states."""
-        with step(self.model, clear_params=CACHE):
+        with step(self.model, clear_params=(CACHE, CACHE)):
             return jnp.mean(self.sample_energies(x, y, model=self.model))
 
     def watch(self, x: Any, y: Any, energies: bool, states: bool) -> tuple[Any, Any]:

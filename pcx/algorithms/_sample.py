@@ -62,7 +62,7 @@ class Sample:
         shapes: list[Any] = []
 
         def body(x: Any, y: Any, *, model: Any) -> Any:
-            with step(model, self.status, clear_params=CACHE):
+            with step(model, self.status, clear_params=(CACHE, CACHE)):
                 return fn(x, y, model=model)
 
         def run(values: Any, x: Any, y: Any) -> Any:

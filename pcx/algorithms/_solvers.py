@@ -115,7 +115,7 @@ class Diffrax:
         diffrax = _diffrax()
         end = algorithm.T * self.dt0 if self.T is None else self.T
         tolerance = self.steady_state or 0.0
-        with step(algorithm.model, clear_params=CACHE):
+        with step(algorithm.model, clear_params=(CACHE, CACHE)):
             energy = pure(_energy_at(algorithm), model=algorithm.model)
 
         def flow(t: Any, h: Any, args: Any) -> Any:

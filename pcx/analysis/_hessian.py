@@ -30,19 +30,19 @@ def state_hessian(model: Any, x: Any, y: Any = None) -> jax.Array:
     x, y = jax.tree_util.tree_map(lambda a: jnp.asarray(a)[None], (x, y))
 
     def start(x: Any, y: Any, *, model: Any) -> Any:
-        with step(model, STATUS.INIT, clear_params=CACHE):
+        with step(model, STATUS.INIT, clear_params=(CACHE, CACHE)):
             total_energy(x, y, model=model)
         return [h.get() for h in free_states(model)]
 
     def energy(flat: Any, x: Any, y: Any, *, model: Any) -> Any:
-        with step(model, STATUS.INIT, clear_params=CACHE):
+        with step(model, STATUS.INIT, clear_params=(CACHE, CACHE)):
             total_energy(x, y, model=model)
         position = 0
         for h in free_states(model):
             value = h.get()
             h.set(flat[position : position + value.size].reshape(value.shape))
             position += value.size
-        with step(model, clear_params=CACHE):
+        with step(model, clear_params=(CACHE, CACHE)):
             return total_energy(x, y, model=model)
 
     flat = jnp.concatenate([jnp.ravel(h) for h in pure(start, model=model)(x, y)])

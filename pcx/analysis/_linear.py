@@ -181,7 +181,7 @@ def _predictions(model: Any, x: jax.Array) -> tuple[Any, list[jax.Array]]:
     """All predictions of one sample as a function of [x, h_1, ..., h_{L-1}], all flat."""
 
     def states(x: Any, *, model: Any) -> Any:
-        with step(model, STATUS.INIT, clear_params=CACHE):
+        with step(model, STATUS.INIT, clear_params=(CACHE, CACHE)):
             model(x)
         return [vode.h.get() for vode in vodes_of(model)]
 
@@ -190,7 +190,7 @@ def _predictions(model: Any, x: jax.Array) -> tuple[Any, list[jax.Array]]:
     def predictions(flat: Any, *, model: Any) -> Any:
         values = [v.reshape(s.shape) for v, s in zip(flat, shapes[:-1], strict=True)]
         vodes = vodes_of(model)
-        with step(model, clear_params=CACHE):
+        with step(model, clear_params=(CACHE, CACHE)):
             # the last state reaches no prediction, but must be there to be called
             for vode, value in zip(vodes, [*values[1:], shapes[-1]], strict=True):
                 vode.h.set(value)

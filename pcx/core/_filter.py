@@ -10,8 +10,8 @@ from ._param import BaseParam, is_param
 from ._param_dict import ParamCache
 
 BAD_FILTER = """a mask filter must be a param type (`pxc.VodeParam`), a union of types \
-(`pxnn.LayerParam | pxnn.StateParam`), a callable from param to bool, or another mask; \
-got {got}.{hint}"""
+(`pxnn.LayerParam | pxnn.StateParam`), a callable from param to bool, another mask, or None for \
+every param; got {got}.{hint}"""
 
 _UNSET = object()
 
@@ -20,17 +20,21 @@ def to_predicate(spec: Any, nodes: bool = False) -> Callable[[Any], bool]:
     """Turn a filter into a function from param to bool, once.
 
     Args:
-        spec: a type, a union or tuple of types, a callable, or a `Mask`.
+        spec: a type, a union or tuple of types, a callable, a `Mask`, or None for every param.
         nodes: accept module types as well (for functions that visit modules).
 
     Raises:
         TypeError: the filter is none of these.
     """
+    if spec is None:
+        return is_param
     if isinstance(spec, Mask):
         return spec.select
     if isinstance(spec, types.UnionType) or get_origin(spec) is Union:
-        return _any_of([to_predicate(part, nodes) for part in get_args(spec)])
+        spec = get_args(spec)
     if isinstance(spec, tuple) and spec:
+        if None in spec or types.NoneType in spec:
+            raise TypeError(BAD_FILTER.format(got="None as a part of a union", hint=""))
         return _any_of([to_predicate(part, nodes) for part in spec])
     if isinstance(spec, type):
         # markers such as ParamCache are mixed into param classes without being one
@@ -60,8 +64,9 @@ def _subclasses(cls: type) -> list[type]:
     return [cls, *(s for c in below for s in _subclasses(c))]
 
 
-def _matches(param: Any, attributes: dict[str, Any]) -> bool:
-    return all(_equal(_attribute(param, name), want) for name, want in attributes.items())
+def _matches(param: Any, attributes: dict[str, Any]) -> list[bool]:
+    """For each attribute, whether the param has it with this value."""
+    return [_equal(_attribute(param, name), want) for name, want in attributes.items()]
 
 
 def _attribute(param: Any, name: str) -> Any:
@@ -76,11 +81,14 @@ def _equal(have: Any, want: Any) -> bool:
 class Mask:
     """Answers, per param: does this transform or optimiser touch you? Immutable.
 
-    Called on a tree, it gives the tree with rejected leaves replaced by None and selected params
-    kept, or both mapped to values (`map_to`, `.to`). Masks combine with `|`, `&` and `~`.
+    Called on a tree, it returns the tree with None in place of what it rejects and the params that
+    it selects kept, or with both mapped to values (`map_to`, `.to`). The result is a tree of the
+    same classes that may be edited: `mask.layers[0].nn.weight = False`. Masks combine with `|`, `&`
+    and `~`.
 
     Args:
-        filter: a param type, a union of types, a callable from param to bool, or another mask.
+        filter: a param type, a union of types, a callable from param to bool, another mask, or None
+            for every param.
         map_to: `(rejected, selected)` values, as in `Mask(VodeParam, [False, True])`.
 
     Raises:
@@ -113,19 +121,28 @@ class Mask:
         """Whether this mask selects `param`; never true for anything that is not a data param."""
         return is_param(param) and self._predicate(param)
 
+    apply = select
+
     def value(self, param: Any, default: Sequence[Any] = (False, True)) -> Any:
         """The mapped value for one param (`default` where the mask has no values of its own)."""
         return (self._map_to or default)[self.select(param)]
 
-    def __call__(self, tree: Any) -> Any:
-        """Apply to a tree: a tree of the same structure with one value in place of each leaf."""
-        if self._map_to is None:
-            return jax.tree_util.tree_map(
-                lambda x: x if self.select(x) else None, tree, is_leaf=is_param
-            )
-        rejected, selected = self._map_to
+    def __call__(self, tree: Any, is_pytree: bool = True) -> Any:  # noqa: ARG002
+        """Apply to a tree, or to a single param, which is a tree too.
+
+        Args:
+            tree: a model or any other tree of params.
+            is_pytree: accepted for programs written for PCX; it changes nothing.
+
+        Returns:
+            A tree of the same structure with one value in place of each leaf.
+        """
+        keep = self._map_to is None
+        rejected, selected = self._map_to or (None, None)
         return jax.tree_util.tree_map(
-            lambda x: selected if self.select(x) else rejected, tree, is_leaf=is_param
+            lambda x: (x if keep else selected) if self.select(x) else rejected,
+            tree,
+            is_leaf=is_param,
         )
 
     def to(self, map_to: Sequence[Any]) -> "Mask":
@@ -133,17 +150,17 @@ class Mask:
         return Mask._make(self._predicate, self._name, _pair(map_to))
 
     def has(self, **attributes: Any) -> "Mask":
-        """A new mask: as this one, and with these attributes, as in `.has(frozen=True)`."""
+        """A new mask: as this one, and with all of these attributes, as in `.has(frozen=True)`."""
         return Mask._make(
-            lambda p: self.select(p) and _matches(p, attributes),
+            lambda p: self.select(p) and all(_matches(p, attributes)),
             f"{self._name}.has({_show(attributes)})",
             self._map_to,
         )
 
     def hasnot(self, **attributes: Any) -> "Mask":
-        """A new mask: as this one, and without these attributes, as in `.hasnot(frozen=True)`."""
+        """A new mask: as this one, and with none of these attributes, as in `.hasnot(frozen=True)`."""
         return Mask._make(
-            lambda p: self.select(p) and not _matches(p, attributes),
+            lambda p: self.select(p) and not any(_matches(p, attributes)),
             f"{self._name}.hasnot({_show(attributes)})",
             self._map_to,
         )
@@ -173,7 +190,7 @@ class Mask:
         return f"M({self._name}){to}"
 
 
-Filter = Mask | type | Callable[[Any], bool]
+Filter = Mask | type | Callable[[Any], bool] | None
 
 
 def _pair(map_to: Any) -> tuple[Any, Any]:

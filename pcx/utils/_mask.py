@@ -1,5 +1,7 @@
 """The spellings of a mask: `M`, `m` and `Mask` are one class."""
 
+from functools import reduce
+from operator import and_
 from typing import Any
 
 from ..core import Mask
@@ -7,19 +9,20 @@ from ..core import Mask
 M = m = Mask
 
 
-def M_is(filter: Any) -> Mask:
-    """`M(filter)`.
+def M_is(*filters: Any) -> Mask:
+    """`M(a) & M(b) & ...`: params that every filter selects; without filters, every param.
 
     Example:
         >>> import pcx as px, pcx.predictive_coding as pxc, pcx.utils as pxu
-        >>> pxu.M_is(pxc.VodeParam)([px.Param(1.0), pxc.VodeParam(2.0)])
-        [None, VodeParam(2.0)]
+        >>> small = lambda param: param < 1.5
+        >>> pxu.M_is(pxc.VodeParam, small)([px.Param(1.0), pxc.VodeParam(1.0), pxc.VodeParam(2.0)])
+        [None, VodeParam(1.0), None]
     """
-    return Mask(filter)
+    return reduce(and_, map(Mask, filters or (None,)))
 
 
 def M_has(filter: Any, **attributes: Any) -> Mask:
-    """`M(filter).has(**attributes)`: params of this kind that carry these attributes.
+    """`M(filter).has(**attributes)`: params of this kind (None: of any) with these attributes.
 
     Example:
         >>> import pcx.predictive_coding as pxc, pcx.utils as pxu
@@ -32,7 +35,7 @@ def M_has(filter: Any, **attributes: Any) -> Mask:
 
 
 def M_hasnot(filter: Any, **attributes: Any) -> Mask:
-    """`M(filter).hasnot(**attributes)`: params of this kind that do not carry these attributes.
+    """`M(filter).hasnot(**attributes)`: params of this kind (None: of any) with none of these attributes.
 
     Example:
         >>> import pcx.predictive_coding as pxc, pcx.utils as pxu

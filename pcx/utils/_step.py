@@ -16,7 +16,7 @@ PAIR = """pxu.step: {name} is one value, or a tuple of two, {form}; got {got!r}.
 
 @contextlib.contextmanager
 def step(model: Any, status: Any = None, clear_params: Any = None) -> Iterator[None]:
-    """Run a block with a status set on a model, and clear temporaries around it.
+    """Run a block with a status set on a model, and clear temporaries when it ends.
 
     On exit, also when the block raises, every module has the status that it had before. Blocks
     nest.
@@ -24,7 +24,7 @@ def step(model: Any, status: Any = None, clear_params: Any = None) -> Iterator[N
     Args:
         model: an EnergyModule (or a tree of them).
         status: the status inside; or a tuple (inside, after) to leave another one behind.
-        clear_params: a filter of params that are emptied before and after the block, such as
+        clear_params: a filter of params that are emptied when the block ends, such as
             `pxc.VodeParam.Cache`; or a tuple of two filters (before, after), either of them None.
 
     Raises:
@@ -43,8 +43,8 @@ def step(model: Any, status: Any = None, clear_params: Any = None) -> Iterator[N
         (True, VodeParam(f32[3]), True)
     """
     leaves_another = isinstance(status, tuple)
-    status, status_after = _pair("status", "(inside, after)", status)
-    filters = _pair("clear_params", "(before, after)", clear_params)
+    status, status_after = _pair("status", "(inside, after)", status, (status, None))
+    filters = _pair("clear_params", "(before, after)", clear_params, (None, clear_params))
     before, after = (None if f is None else Mask(f) for f in filters)
     for value in (status, status_after):
         if value is not None and not isinstance(value, str):
@@ -65,9 +65,10 @@ def step(model: Any, status: Any = None, clear_params: Any = None) -> Iterator[N
         _clear(model, after)
 
 
-def _pair(name: str, form: str, value: Any) -> tuple[Any, Any]:
+def _pair(name: str, form: str, value: Any, of_one: tuple[Any, Any]) -> tuple[Any, Any]:
+    """A tuple of two as it is; `of_one` for a single value."""
     if not isinstance(value, tuple):
-        return value, value
+        return of_one
     if len(value) != 2:
         raise ValueError(PAIR.format(name=name, form=form, got=value))
     return value

@@ -57,6 +57,7 @@ def selected(mask):
         (pxu.M(A), {"a", "sub"}),
         (px.ParamCache, set()),
         (px.StaticParam, set()),
+        (None, {"a", "b", "sub", "marked"}),
     ],
 )
 def test_a_filter_selects_what_it_says(filter, expected):
@@ -89,6 +90,20 @@ ALL = {"a", "b", "sub", "marked"}
         (pxu.M(A).has(frozen=False), set()),
         (~pxu.M(A).has(frozen=True), {"a", "b", "marked"}),
         (pxu.M(A).has(frozen=True) | B, {"sub", "b"}),
+        (pxu.M(A).has(), {"a", "sub"}),
+        (pxu.M(A).hasnot(), {"a", "sub"}),
+        (pxu.M_hasnot(A), {"a", "sub"}),
+        (pxu.M_hasnot(None, frozen=True), {"a", "b", "marked"}),
+        (pxu.M_has(None, frozen=True), {"sub"}),
+        # `has`: all of them; `hasnot`: none of them
+        (pxu.M(A).has(frozen=True, other=1), set()),
+        (pxu.M(A).hasnot(frozen=True, other=1), {"a"}),
+        (~pxu.M(None), set()),
+        (pxu.M(None) & B, {"b"}),
+        (pxu.M_is(A, SubA), {"sub"}),
+        (pxu.M_is(A, pxu.M(px.Param).hasnot(frozen=True), lambda p: float(p) < 2), {"a"}),
+        (pxu.M_is(A, B), set()),
+        (pxu.M_is(), ALL),
     ],
 )
 def test_masks_combine(mask, expected):
@@ -108,6 +123,18 @@ def test_a_mask_maps_to_its_values():
     assert pxu.M(A).to([False, True])(tree) == [True, False, False]
     assert pxu.Mask(A, [False, True])(tree) == [True, False, False]
     assert pxu.Mask(A, map_to=("no", "yes"))(tree) == ["yes", "no", "no"]
+
+
+def test_a_mask_can_be_asked_about_one_param():
+    assert [pxu.M(A).apply(PARAMS[name]) for name in ("a", "b", "sub")] == [True, False, True]
+    assert pxu.M(A).to((None, 0)).apply(PARAMS["a"]) is True
+    assert pxu.M(None).apply(jnp.ones(2)) is False
+
+
+def test_is_pytree_is_accepted_and_changes_nothing():
+    tree = [PARAMS["a"], {"deep": PARAMS["b"]}, 3]
+    for mask in (pxu.M(A), pxu.M(A).to((False, True))):
+        assert mask(tree, is_pytree=True) == mask(tree, is_pytree=False) == mask(tree)
 
 
 def test_masks_are_immutable():
@@ -132,7 +159,7 @@ def test_a_mask_maps_to_exactly_two_values(values):
             pxu.Mask(A, values)
 
 
-@pytest.mark.parametrize("bad", [3, "LayerParam", None, int, [A], A | None, np.ones(2)])
+@pytest.mark.parametrize("bad", [3, "LayerParam", int, [A], A | None, (A, None), np.ones(2)])
 def test_a_bad_filter_is_refused_when_the_mask_is_built(bad):
     with pytest.raises(TypeError, match="a mask filter must be a param type"):
         pxu.M(bad)

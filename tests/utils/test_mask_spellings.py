@@ -49,6 +49,10 @@ CACHES = {"vodes[0].cache", "vodes[1].cache"}
         (~pxu.M(pxnn.LayerParam | px.ParamCache), STATES),
         (pxu.M(lambda p: isinstance(p, px.Param) and p.ndim == 2), {"layer.nn.weight"}),
         (pxu.M(px.ParamCache), CACHES),
+        (pxu.M(None), WEIGHTS | STATES | CACHES),
+        (pxu.M_has(None, frozen=True), {"vodes[1].h"}),
+        (pxu.M_is(px.Param, pxnn.LayerParam), WEIGHTS),
+        (pxu.M_hasnot(pxnn.LayerParam), WEIGHTS),
     ],
 )
 def test_a_mask_selects(mask, want):
@@ -82,6 +86,17 @@ def test_a_mask_tree_is_a_module_that_can_be_edited_without_changing_the_model()
     assert net.vodes[0].h.shape == (3,)
 
 
+def test_an_edited_mask_tree_says_what_gets_a_gradient():
+    net = Net()
+    mask = pxu.M(None).to((False, False))(net)
+    mask.vodes[0].h = True
+    loss = lambda *, net: 3.0 * jnp.sum(net.vodes[0].h) + jnp.sum(net.vodes[1].h)
+    _, g = pxf.value_and_grad({"net": mask})(loss)(net=net)
+    np.testing.assert_array_equal(g["net"].vodes[0].h, [3.0, 3.0, 3.0])
+    assert g["net"].vodes[1].h is None
+    assert g["net"].layer.nn.weight is None
+
+
 @pytest.mark.parametrize("jitted", [False, True])
 def test_a_negated_mask_gives_a_shared_param_its_gradient_and_selects_no_bookkeeping(jitted):
     net = Net()
@@ -102,7 +117,7 @@ def test_a_negated_mask_gives_a_shared_param_its_gradient_and_selects_no_bookkee
     assert net.tied.nn.weight is net.layer.nn.weight
 
 
-@pytest.mark.parametrize("bad", ["weights", 3, pxnn.Linear, pxc.Vode, None])
+@pytest.mark.parametrize("bad", ["weights", 3, pxnn.Linear, pxc.Vode])
 def test_a_bad_filter_is_refused_when_the_mask_is_built(bad):
     with pytest.raises(TypeError, match="a mask filter must be a param type"):
         pxu.M(bad)
