@@ -116,7 +116,7 @@ class Algorithm(Phases):
             state_optim = None
         self.state_optim = Optim(ox.sgd(5e-2) if state_optim is None else state_optim)
         steps = min(max(T, 3), 64)
-        self.lazy = lazy and keeps_zeros(self.state_optim._optax.get(), steps=steps)
+        self.lazy = lazy and keeps_zeros(self.state_optim.optax, steps=steps)
         optim = ox.adamw(1e-3) if weight_optim is None else weight_optim
         self.weight_optim = optim if isinstance(optim, Optim) else Optim(optim)
         if self.weight_optim.state.get() is None and self.weights():

@@ -63,7 +63,7 @@ class IPC(Algorithm):
                 f"(or None: only after it) and Ti >= 0; got T0={T0!r}, Ti={Ti!r}"
             )
         self.T0, self.Ti = T0, Ti
-        self._by_gradient_only = keeps_zeros(self.weight_optim._optax.get(), moved=True)
+        self._by_gradient_only = keeps_zeros(self.weight_optim.optax, moved=True)
 
     def learns(self, t: Any) -> Any:
         """Whether the weights learn at step t (which may be traced) of the present call."""

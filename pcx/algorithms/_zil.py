@@ -74,7 +74,7 @@ class ZIL(Algorithm):
     ):
         if not isinstance(weight_optim, OptimTree):
             if isinstance(weight_optim, Optim):
-                weight_optim = weight_optim._optax.get()
+                weight_optim = weight_optim.optax
             optax = ox.adamw(1e-3) if weight_optim is None else weight_optim
             weight_optim = OptimTree(optax, is_param)
         super().__init__(model, 0 if T is None else T, state_optim, weight_optim, **options)

@@ -1,15 +1,21 @@
 """`Optim`: an optax optimiser for the params that a mask selected."""
 
+import warnings
 from typing import Any
 
-from ..core import BaseModule, named_params
+from ..core import BaseModule, named_params, static
 from ._update import (
+    ALL_MISSING,
+    MISSING,
+    NOT_OPTAX,
     OptimParam,
+    Source,
     Update,
     apply,
     fresh_state,
+    is_transformation,
+    one_scale,
     params_by_path,
-    transformation_of,
     with_value,
 )
 
@@ -21,8 +27,12 @@ selects params the model has."""
 class Optim(BaseModule):
     """An optax optimiser for params in a model.
 
+    A jitted function that gets an `Optim` compiles once for all that have the same optax settings,
+    such as `optax.adam(1e-3)` made anew in each trial of a sweep.
+
     Args:
-        optax: an optax transformation, or a function without arguments that makes one.
+        optax: an optax transformation, or a function without arguments that makes one: `init` calls
+            it anew each time.
         params: what to optimise: a masked model, such as `pxu.M(pxnn.LayerParam)(model)`. Without
             it, call `init` before the first step, or let the first step take the params that have
             gradients.
@@ -40,10 +50,30 @@ class Optim(BaseModule):
     """
 
     def __init__(self, optax: Any, params: Any = None):
-        self._optax = transformation_of(type(self).__name__, optax)
+        if not is_transformation(optax) and not callable(optax):
+            raise TypeError(self._not_optax(f"got {optax!r}"))
+        self._given = static(Source(optax))
+        # what the factory made; None for a transformation, and before the first `init`
+        self._made = static(None)
         self.state = OptimParam()
         if params is not None:
             self.init(params)
+
+    @property
+    def optax(self) -> Any:
+        """The optax transformation in use: as given, or as the last `init` had it made.
+
+        A factory that `init` has not called yet is called now.
+
+        Raises:
+            TypeError: the factory returns something else.
+        """
+        given = self._given.get()
+        if not given.is_factory:
+            return given.value
+        if self._made.get() is None:
+            self._made.set(Source(self._make(given.value)))
+        return self._made.get().value
 
     def init(self, params: Any) -> "Optim":
         """Start with fresh state for every param in `params` that has a value; None is skipped.
@@ -56,7 +86,8 @@ class Optim(BaseModule):
         chosen = list(named_params(params))
         if not chosen:
             raise ValueError(NOTHING.format(cls=type(self).__name__))
-        self.state.set(fresh_state(self._optax.get(), with_value(chosen)))
+        self._made.set(None)
+        self.state.set(fresh_state(self.optax, with_value(chosen)))
         return self
 
     def clear(self) -> None:
@@ -72,32 +103,49 @@ class Optim(BaseModule):
         allow_none: bool = False,
         *,
         mul: Any = None,
+        scale_by_batch_size: bool | None = None,
         **extra_args: Any,
     ) -> dict[str, Any]:
         """Update the params from their gradients.
 
+        A param of this optimiser without a gradient keeps its value and its part of the optimiser's
+        state. What the state has for all params together goes on if any of them has a gradient: a
+        count of steps, a norm over all gradients (to which those without one add nothing), the
+        vector that `optax.flatten` makes of them.
+
         Args:
             model: what the params were selected from.
-            grads: a tree like the model with gradients in (at least) this optimiser's params, as
-                `grads["model"]` from `pxf.value_and_grad`. Never changed.
+            grads: a tree like the model with gradients in this optimiser's params, as
+                `grads["model"]` from `pxf.value_and_grad`. Never changed; gradients of other params
+                are ignored.
             scale_by: multiply the gradients by this number first; True means the batch size, which
                 turns the gradient of a mean over the batch into that of each sample's own energy.
                 The batch size is read off the states of the model's vodes; it is 1 for one sample.
             apply_updates: write the new values; otherwise only the state advances.
-            allow_none: leave params without a gradient alone (their state sees a gradient of zero).
+            allow_none: do not warn of params without a gradient.
             mul: the paper's name of `scale_by`.
+            scale_by_batch_size: True is `scale_by=True`, in the spelling of the paper's releases.
             **extra_args: for transformations that take them, such as line searches.
 
         Returns:
             The updates, a dict from param path to array.
 
         Raises:
-            ValueError: a param of this optimiser has no gradient, or is not in the model; or the
-                batch size is asked for and not known.
+            ValueError: none of the params has a gradient (unless `allow_none`, or all are frozen);
+                one is not in the model; the batch size is asked for and not known; or several of
+                `scale_by`, `mul` and `scale_by_batch_size` are given.
+
+        Warns:
+            UserWarning: once, of params without a gradient that are not frozen.
         """
-        scale_by = mul if scale_by is None else scale_by
-        call = Update(type(self).__name__, model, grads, scale_by, allow_none)
+        name = type(self).__name__
+        scale = one_scale(name, scale_by=scale_by, mul=mul, scale_by_batch_size=scale_by_batch_size)
+        call = Update(name, model, grads, scale, allow_none)
         updates, state = self._advance(call, extra_args)
+        given = self._given.get()
+        if not given.warned.issuperset(call.unexplained):
+            given.warned |= set(call.unexplained)
+            warnings.warn(call.message(MISSING, call.unexplained), stacklevel=2)
         if apply_updates:
             apply(call.params, updates)
         self.state.set(state)
@@ -108,10 +156,21 @@ class Optim(BaseModule):
         state = self.state.get()
         if state is None:
             chosen = [(path, p) for path, p in named_params(call.model) if path in call.grads]
-            state = fresh_state(self._optax.get(), with_value(chosen))
+            state = fresh_state(self.optax, with_value(chosen))
         if state is None:
-            raise ValueError(call.missing("any param"))
-        return call.run(self._optax.get(), state, extra_args)
+            if call.allow_none:
+                return {}, None
+            raise ValueError(call.message(ALL_MISSING, []))
+        return call.run(self.optax, state, extra_args)
+
+    def _make(self, factory: Any) -> Any:
+        made = factory()
+        if not is_transformation(made):
+            raise TypeError(self._not_optax(f"{factory!r} returned {made!r}"))
+        return made
+
+    def _not_optax(self, got: str) -> str:
+        return NOT_OPTAX.format(cls=type(self).__name__, got=got)
 
     def apply_updates(self, model: Any, updates: dict[str, Any]) -> None:
         """Add updates, as `step` returns them, to the model's params."""

@@ -6,6 +6,7 @@ from typing import Any
 from jax.tree_util import tree_flatten_with_path
 
 from ..core import is_param, named_params, path_str, static
+from ._fingerprint import ByContent
 from ._optim import NOTHING, Optim
 from ._update import (
     OptimState,
@@ -22,8 +23,8 @@ class OptimTree(Optim):
     """One independent optimiser for each node that `leaf_fn` selects.
 
     A group whose params all lack gradients is skipped, and its state does not advance: so layers
-    can learn at different times, as in zero-divergence inference learning. A group with gradients
-    for some of its params only is an error (unless `allow_none`).
+    can learn at different times, as in zero-divergence inference learning. In a group with
+    gradients for some of its params, the others are treated as in `Optim.step`.
 
     Args:
         optax: an optax transformation, or a function without arguments that makes one.
@@ -45,7 +46,7 @@ class OptimTree(Optim):
     """
 
     def __init__(self, optax: Any, leaf_fn: Callable[[Any], bool], params: Any = None):
-        self._leaf_fn = static(leaf_fn)
+        self._leaf_fn = static(ByContent(leaf_fn))
         super().__init__(optax, params)
 
     def init(self, params: Any) -> "OptimTree":
@@ -54,8 +55,10 @@ class OptimTree(Optim):
         Raises:
             ValueError: there is no param with a value.
         """
-        leaf_fn = self._leaf_fn.get()
+        leaf_fn = self._leaf_fn.get().value
         groups = tree_flatten_with_path(params, is_leaf=lambda x: is_param(x) or leaf_fn(x))[0]
+        self._made.set(None)
+        optax = self.optax
         states: dict[str, OptimState] = {}
         seen: set[int] = set()
         for path, node in groups:
@@ -64,7 +67,7 @@ class OptimTree(Optim):
                 (_join(name, inner), p) for inner, p in named_params(node) if id(p) not in seen
             ]
             seen.update(id(p) for _, p in members)
-            state = fresh_state(self._optax.get(), with_value(members))
+            state = fresh_state(optax, with_value(members))
             if state is not None:
                 states[name] = state
         if not states:
@@ -79,7 +82,7 @@ class OptimTree(Optim):
         updates: dict[str, Any] = {}
         for name, state in states.items():
             if any(path in call.grads for path in state.paths):
-                new, states[name] = call.run(self._optax.get(), state, extra_args)
+                new, states[name] = call.run(self.optax, state, extra_args)
                 updates |= new
         return updates, states
 

@@ -8,15 +8,21 @@ import jax.numpy as jnp
 import optax as ox
 from jax.tree_util import tree_flatten_with_path, tree_map
 
-from ..core import Param, StaticParam, get, is_param, path_str, static
+from ..core import Mask, Param, StaticParam, get, is_param, path_str, static
 from ..predictive_coding import Vode, energy_modules
+from ._fingerprint import ByContent
 
 NOT_OPTAX = """{cls} takes an optax transformation such as `optax.sgd(1e-2)`, or a function \
-without arguments that makes one; got {got!r}."""
+without arguments that makes one; {got}."""
 
-MISSING = """{cls}.step: no gradient for {names}, which this optimiser was initialised with. \
-Compute gradients with the mask that the optimiser was made with, or pass `allow_none=True` to \
-leave such params alone. (Gradients were given for: {given}.)"""
+MISSING = """{cls}.step: no gradient for {names}. What has no gradient is left as it is, its \
+optimiser state too. If it should learn, give a gradient for it: compute gradients with a mask that \
+selects it. If not, freeze it (`param.frozen = True`), leave it out of the optimiser, or pass \
+`allow_none=True`. (Gradients were given for: {given}.)"""
+
+ALL_MISSING = """{cls}.step: none of the params of this optimiser has a gradient: {names}. Give \
+gradients of the params that it was made with (they were given for: {given}), or pass \
+`allow_none=True` if a step may leave them all as they are."""
 
 STRANGER = """{cls}.step: this optimiser was initialised with {names}, which the model given to \
 `step` does not have. Give `step` the object that the params were selected from: \
@@ -24,6 +30,11 @@ STRANGER = """{cls}.step: this optimiser was initialised with {names}, which the
 
 NO_BATCH = """{cls}.step: `scale_by=True` multiplies by the batch size, which cannot be known \
 here: {why}. Give the number: `optim.step(model, grads, scale_by=x.shape[0])`."""
+
+SCALES = """{cls}.step: `scale_by`, `mul` and `scale_by_batch_size` are three names of one factor; \
+got more than one of them: {got}."""
+
+FROZEN = Mask(None).has(frozen=True)
 
 
 class OptimParam(Param):
@@ -60,6 +71,8 @@ class Update:
         self.model, self.scale_by, self.allow_none = model, scale_by, allow_none
         self.params = params_by_path(model)
         self.grads = _named_grads(grads)
+        # params without a gradient that nothing explains
+        self.unexplained: list[str] = []
 
     def run(
         self, optax: Any, state: OptimState, extra_args: dict[str, Any]
@@ -69,20 +82,28 @@ class Update:
         if strangers := [path for path in paths if path not in self.params]:
             raise ValueError(STRANGER.format(cls=self.name, names=some(strangers)))
         missing = [path for path in paths if path not in self.grads]
-        if missing and not self.allow_none:
-            raise ValueError(self.missing(some(missing)))
+        if not self.allow_none:
+            unexplained = [path for path in missing if not FROZEN.select(self.params[path])]
+            if unexplained and len(missing) == len(paths):
+                raise ValueError(self.message(ALL_MISSING, unexplained))
+            self.unexplained += unexplained
+        if len(missing) == len(paths):
+            return {}, state
         values = {path: self.params[path].get() for path in paths}
+        # zeros stand in for what is missing, because an optimiser may know all paths (in a mask)
         grads = {
             path: tree_map(jnp.zeros_like, value) if path in missing else self._scaled(path)
             for path, value in values.items()
         }
         updates, inner = optax.update(grads, state.inner, values, **extra_args)
+        if missing:
+            inner = _keep(inner, state.inner, set(paths), set(missing))
         kept = {path: update for path, update in updates.items() if path not in missing}
         return kept, OptimState(state.params, inner)
 
-    def missing(self, names: str) -> str:
-        """The message for params without a gradient."""
-        return MISSING.format(cls=self.name, names=names, given=some(list(self.grads)))
+    def message(self, text: str, names: list[str]) -> str:
+        """A message about params without a gradient."""
+        return text.format(cls=self.name, names=some(names), given=some(list(self.grads)))
 
     def _scaled(self, path: str) -> Any:
         grad, scale = self.grads[path], self.scale_by
@@ -117,31 +138,55 @@ class Update:
         return NO_BATCH.format(cls=self.name, why=why)
 
 
-class _Transformation:
-    """Holds an optax transformation; two that hold the same one are equal, and compile once."""
+class Source(ByContent):
+    """What an optimiser was given, or what the factory that it was given made.
 
-    def __init__(self, transformation: Any):
-        self.init, self.update = transformation.init, transformation.update
+    `warned` holds the names that a warning was about; it takes no part in the comparison.
+    """
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Transformation) and self._functions == other._functions
-
-    def __hash__(self) -> int:
-        return hash(self._functions)
+    def __init__(self, value: Any):
+        super().__init__(value)
+        self.warned: frozenset[str] = frozenset()
 
     @property
-    def _functions(self) -> tuple[Any, Any]:
-        return self.init, self.update
+    def is_factory(self) -> bool:
+        return not is_transformation(self.value)
 
 
-def transformation_of(name: str, optax: Any) -> StaticParam:
-    """The optax transformation that the user gave, directly or as a factory."""
-    made = optax
-    if not hasattr(made, "update") and callable(made):
-        made = made()
-    if not (hasattr(made, "init") and hasattr(made, "update")):
-        raise TypeError(NOT_OPTAX.format(cls=name, got=optax))
-    return static(_Transformation(made))
+def is_transformation(x: Any) -> bool:
+    """Whether `x` is an optax transformation, or as good as one."""
+    return hasattr(x, "init") and hasattr(x, "update")
+
+
+def one_scale(name: str, **given: Any) -> Any:
+    """The factor for the gradients, from the three names that it has; None for none."""
+    scales = {k: v for k, v in given.items() if v is not None and v is not False}
+    if len(scales) > 1:
+        got = ", ".join(f"{k}={v!r}" for k, v in scales.items())
+        raise ValueError(SCALES.format(cls=name, got=got))
+    return next(iter(scales.values()), None)
+
+
+def _keep(new: Any, old: Any, paths: set[str], missing: set[str]) -> Any:
+    """The new state, with the old one of the params that are missing.
+
+    What belongs to a param is in the state under its path, in a dict of all the paths.
+    """
+
+    def is_per_param(x: Any) -> bool:
+        # `multi_transform` has a dict too, of the state for each label
+        return (
+            isinstance(x, dict)
+            and x.keys() == paths
+            and not any(isinstance(part, ox.MaskedState) for part in x.values())
+        )
+
+    def choose(new: Any, old: Any) -> Any:
+        if not is_per_param(new):
+            return new
+        return {path: old[path] if path in missing else new[path] for path in new}
+
+    return tree_map(choose, new, old, is_leaf=is_per_param)
 
 
 def params_by_path(model: Any) -> dict[str, Any]:

@@ -101,13 +101,60 @@ def test_a_factory_and_the_transformation_itself_are_the_same():
     assert_same(weights(nets[0]), weights(nets[1]))
 
 
-@pytest.mark.parametrize("bad", [3, lambda: 3, "sgd", None])
-@pytest.mark.parametrize("cls", [pxu.Optim, lambda o: pxu.OptimTree(o, lambda x: False)])
+OPTIMS = [pxu.Optim, lambda o, *params: pxu.OptimTree(o, lambda x: False, *params)]
+
+
+@pytest.mark.parametrize("bad", [3, "sgd", None])
+@pytest.mark.parametrize("cls", OPTIMS)
 def test_something_else_than_an_optax_transformation_is_refused(bad, cls):
     with pytest.raises(
-        TypeError, match=r"takes an optax transformation such as `optax\.sgd\(1e-2\)`"
+        TypeError, match=r"takes an optax transformation such as `optax\.sgd\(1e-2\)`.*got"
     ):
         cls(bad)
+
+
+@pytest.mark.parametrize("cls", OPTIMS)
+def test_a_factory_of_something_else_is_refused_when_it_is_called(cls):
+    with pytest.raises(TypeError, match=r"takes an optax transformation.*lambda.*returned 3"):
+        cls(lambda: 3, [px.Param(jnp.ones(1))])
+
+
+@pytest.mark.parametrize("cls", OPTIMS)
+def test_a_factory_is_called_by_each_init_and_not_before(cls):
+    rates = iter([1.0, 0.25])
+    param = px.Param(jnp.zeros(()))
+    optim = cls(lambda: optax.sgd(next(rates)))
+    for want in (-1.0, -1.25):
+        optim.init([param])
+        optim.step([param], [jnp.ones(())], apply_updates=False)
+        optim.step([param], [jnp.ones(())])
+        assert float(param) == want
+
+
+def test_the_transformation_in_use_can_be_read():
+    given = optax.sgd(0.1)
+    assert pxu.Optim(given).optax is given
+    made = []
+    optim = pxu.Optim(lambda: made.append(optax.sgd(0.1)) or made[-1])
+    assert made == []
+    assert optim.optax is optim.optax is made[0]
+    optim.init([px.Param(jnp.ones(1))])
+    assert optim.optax is made[1]
+    assert len(made) == 2
+
+
+def test_making_an_optimiser_draws_no_key_and_each_init_draws_one():
+    rkg, want = px.RandomKeyGenerator(3), px.RandomKeyGenerator(3)
+    param = px.Param(jnp.zeros(4))
+    optim = pxu.Optim(lambda: optax.add_noise(1.0, 0.0, jax.random.wrap_key_data(rkg())))
+    np.testing.assert_array_equal(rkg.key.get(), want.key.get())
+    for _ in range(2):
+        key = jax.random.wrap_key_data(want())
+        optim.init([param])
+        noise = optim.step([param], [jnp.zeros(4)], apply_updates=False)["[0]"]
+        bare = optax.add_noise(1.0, 0.0, key)
+        np.testing.assert_array_equal(noise, bare.update(jnp.zeros(4), bare.init(jnp.zeros(4)))[0])
+    np.testing.assert_array_equal(rkg.key.get(), want.key.get())
 
 
 def sgd_step(scale, **kwargs):
@@ -132,6 +179,19 @@ def test_mul_is_the_paper_s_name_of_scale_by():
     sgd_step(3.0, mul=3.0)
 
 
+@pytest.mark.parametrize(
+    "nothing", [{"scale_by": False}, {"scale_by_batch_size": False}, {"scale_by_batch_size": None}]
+)
+def test_false_and_none_do_not_scale(nothing):
+    sgd_step(1.0, **nothing)
+
+
+def test_two_names_of_the_scale_at_once_are_refused():
+    match = r"three names of one factor; got more than one of them: scale_by=2\.0, mul=3\.0"
+    with pytest.raises(ValueError, match=match):
+        sgd_step(1.0, scale_by=2.0, mul=3.0)
+
+
 def test_updates_can_be_had_without_being_applied_and_applied_later():
     net = Net()
     before = weights(net)
@@ -145,8 +205,9 @@ def test_updates_can_be_had_without_being_applied_and_applied_later():
     assert_same(optim.step(net, grads), {k: -1.9 * by_path[k] for k in before})
 
 
+@pytest.mark.parametrize("keyword", ["scale_by", "mul", "scale_by_batch_size", None])
 @pytest.mark.parametrize("declared", [True, False])
-def test_true_in_third_place_multiplies_by_the_batch_size(declared):
+def test_true_multiplies_by_the_batch_size(declared, keyword):
     vodes = [pxc.Vode((3,)) if declared else pxc.Vode(), pxc.Vode((2,))]
     mask = pxu.M(pxc.VodeParam | pxc.VodeParam.Cache).to((None, 0))
 
@@ -157,7 +218,11 @@ def test_true_in_third_place_multiplies_by_the_batch_size(declared):
 
     init(jnp.zeros((5, 3)), jnp.zeros((5, 2)), vodes=vodes)
     optim = pxu.Optim(optax.sgd(1.0), pxu.M(pxc.VodeParam)(vodes))
-    optim.step(vodes, pxu.M(pxc.VodeParam)([v_like(v) for v in vodes]), True)
+    grads = pxu.M(pxc.VodeParam)([v_like(v) for v in vodes])
+    if keyword is None:  # the third place is that of `scale_by`
+        optim.step(vodes, grads, True)
+    else:
+        optim.step(vodes, grads, **{keyword: True})
     np.testing.assert_allclose(vodes[0].h, -5.0)
     np.testing.assert_allclose(vodes[1].h, -5.0)
 
@@ -220,35 +285,6 @@ def test_gradients_of_other_params_are_ignored():
     assert_same(weights(net), want)
 
 
-def test_missing_gradients_are_named_and_nothing_is_changed():
-    net = Net()
-    before = weights(net)
-    optim = pxu.Optim(optax.sgd(1.0, momentum=0.9), pxu.M(pxnn.LayerParam)(net))
-    grads, _ = gradients(net)
-    grads.layers[0].nn.weight.set(None)
-    match = (
-        r"no gradient for `layers\[0\]\.nn\.weight`.*allow_none=True.*"
-        r"given for: `layers\[0\]\.nn\.bias`"
-    )
-    with pytest.raises(ValueError, match=match):
-        optim.step(net, grads)
-    assert_same(weights(net), before)
-    assert all(not bool(jnp.any(x)) for x in jax.tree_util.tree_leaves(optim.state))
-
-
-def test_allow_none_leaves_params_without_gradient_alone():
-    net = Net()
-    before = weights(net)
-    optim = pxu.Optim(optax.adamw(0.1), pxu.M(pxnn.LayerParam)(net))
-    grads, _ = gradients(net)
-    grads.layers[0].nn.weight.set(None)
-    updates = optim.step(net, grads, allow_none=True)
-    assert "layers[0].nn.weight" not in updates
-    after = weights(net)
-    np.testing.assert_array_equal(after["layers[0].nn.weight"], before["layers[0].nn.weight"])
-    assert bool((after["layers[0].nn.bias"] != before["layers[0].nn.bias"]).all())
-
-
 def test_a_model_without_the_optimiser_s_params_is_refused_by_name():
     net = Net()
     optim = pxu.Optim(optax.sgd(1.0), pxu.M(pxnn.LayerParam)(net))
@@ -270,8 +306,12 @@ def test_without_params_the_first_step_takes_those_that_have_gradients():
 
 def test_without_params_and_without_any_gradient_it_says_so():
     net = Net()
-    with pytest.raises(ValueError, match=r"no gradient for any param.*given for: none"):
-        pxu.Optim(optax.sgd(1.0)).step(net, pxu.M(pxc.VodeParam)(net))
+    grads = pxu.M(pxc.VodeParam)(net)
+    with pytest.raises(ValueError, match=r"none of the params .* has a gradient.*given for: none"):
+        pxu.Optim(optax.sgd(1.0)).step(net, grads)
+    optim = pxu.Optim(optax.sgd(1.0))
+    assert optim.step(net, grads, allow_none=True) == {}
+    assert optim.state.get() is None
 
 
 def test_states_that_are_still_empty_are_decided_by_the_first_step():
@@ -465,18 +505,6 @@ def test_a_group_without_gradients_is_skipped_and_its_state_unchanged():
     # adam counts its steps: zero in the skipped group, one in the other
     counts = [optim.state.get()[g].inner[0].count for g in (first, second)]
     assert [int(c) for c in counts] == [0, 1]
-
-
-def test_a_group_with_some_of_its_gradients_names_the_others():
-    net = Net()
-    optim = pxu.OptimTree(optax.sgd(0.1), IS_LINEAR, pxu.M(pxnn.LayerParam)(net))
-    grads, _ = gradients(net)
-    grads.layers[0].nn.bias.set(None)
-    with pytest.raises(
-        ValueError, match=r"OptimTree\.step: no gradient for `layers\[0\]\.nn\.bias`"
-    ):
-        optim.step(net, grads)
-    optim.step(net, grads, allow_none=True)
 
 
 def test_groups_can_be_single_params_and_params_outside_groups_get_their_own():
