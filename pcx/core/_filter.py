@@ -83,8 +83,8 @@ class Mask:
 
     Called on a tree, it returns the tree with None in place of what it rejects and the params that
     it selects kept, or with both mapped to values (`map_to`, `.to`). The result is a tree of the
-    same classes that may be edited: `mask.layers[0].nn.weight = False`. Masks combine with `|`, `&`
-    and `~`.
+    same classes, which may be edited: `mask.vodes[0].h = False`. Masks combine with `|`, `&` and
+    `~`.
 
     Args:
         filter: a param type, a union of types, a callable from param to bool, another mask, or None
@@ -127,7 +127,7 @@ class Mask:
         """The mapped value for one param (`default` where the mask has no values of its own)."""
         return (self._map_to or default)[self.select(param)]
 
-    def __call__(self, tree: Any, is_pytree: bool = True) -> Any:  # noqa: ARG002
+    def __call__(self, tree: Any, is_pytree: bool = True) -> Any:
         """Apply to a tree, or to a single param, which is a tree too.
 
         Args:

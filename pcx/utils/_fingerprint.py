@@ -24,9 +24,9 @@ import numpy as np
 from ..core import freeze
 
 # their globals do not change, and their closures hold no container that someone edits
-LIBRARIES = frozenset(
-    "builtins chex collections equinox functools inspect itertools jax jaxlib math numpy operator "
-    "optax pcx typing".split()
+LIBRARIES = (
+    *("builtins", "collections", "functools", "inspect", "itertools", "math", "operator", "typing"),
+    *("chex", "equinox", "jax", "jaxlib", "numpy", "optax", "pcx"),
 )
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), np.generic, np.ndarray)
 # through these a function reaches what is written nowhere in its code
