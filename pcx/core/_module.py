@@ -1,6 +1,7 @@
 """Modules: pytrees of their attributes."""
 
 import copy
+import enum
 import operator
 from collections.abc import Callable, Iterator
 from typing import Any, Self
@@ -172,6 +173,12 @@ class Module(BaseModule):
     __slots__ = ()
     _mode: str | None
 
+    class MODE(enum.StrEnum):
+        """The two modes."""
+
+        TRAIN = "train"
+        EVAL = "eval"
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: ARG004
         # not in `__init__`, which subclasses need not call; and from the start, because a mask tree
         # made before `train()` must still fit the module after it
@@ -181,18 +188,40 @@ class Module(BaseModule):
 
     def train(self) -> Self:
         """Put this module and all below it in train mode, and return it."""
-        return self._set_mode("train")
+        self.mode(self.MODE.TRAIN)
+        return self
 
     def eval(self) -> Self:
         """Put this module and all below it in eval mode, and return it."""
-        return self._set_mode("eval")
-
-    def _set_mode(self, mode: str | None) -> Self:
-        for module in self.modules(Module):
-            assert isinstance(module, Module)
-            module._mode = mode
-            module._on_mode_change()
+        self.mode(self.MODE.EVAL)
         return self
+
+    def mode(self, mode: str | None = None) -> "Module.MODE | None":
+        """Set the mode of this module and all below it; None only asks.
+
+        Args:
+            mode: `Module.MODE.TRAIN` or `Module.MODE.EVAL`, or "train" or "eval".
+
+        Returns:
+            The mode that this module is in now; None if it was never set.
+
+        Raises:
+            ValueError: another mode.
+
+        Example:
+            >>> import pcx as px, pcx.nn as pxnn
+            >>> layer = pxnn.Dropout(0.5).eval()
+            >>> layer.mode() == px.Module.MODE.EVAL, layer.mode("train") == px.Module.MODE.TRAIN
+            (True, True)
+        """
+        if mode is not None:
+            if mode not in tuple(self.MODE):
+                raise ValueError(f"a mode is {' or '.join(map(repr, self.MODE))}; got {mode!r}")
+            for module in self.modules(Module):
+                assert isinstance(module, Module)
+                module._mode = str(mode)
+                module._on_mode_change()
+        return None if self._mode is None else self.MODE(self._mode)
 
     def _on_mode_change(self) -> None:
         """Hook for modules that hold other libraries' train/eval flags."""

@@ -1,5 +1,7 @@
 """Layers (`pxnn`): equinox's, with params."""
 
+from ._batch import statistics as statistics
+from ._batch import training_batch as training_batch
 from ._layers import AdaptiveAvgPool2d as AdaptiveAvgPool2d
 from ._layers import AdaptiveMaxPool2d as AdaptiveMaxPool2d
 from ._layers import AdaptivePool as AdaptivePool
@@ -32,6 +34,7 @@ from ._layers import MultiheadAttention as MultiheadAttention
 from ._layers import Pool as Pool
 from ._layers import PReLU as PReLU
 from ._layers import RMSNorm as RMSNorm
+from ._param import BufferParam as BufferParam
 from ._param import LayerParam as LayerParam
 from ._param import StateParam as StateParam
 from ._precision import compute_dtype as compute_dtype

@@ -1,16 +1,20 @@
 """`Layer` and `StatefulLayer`: the one adapter from an equinox module to a pcx module."""
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import GetAttrKey, tree_flatten, tree_map, tree_map_with_path
 
 from ..core import RKG, Module, RandomKeyGenerator, describe, get, is_param, locate
-from ._param import LayerParam, StateParam
+from ._param import BufferParam, HeldKey, LayerParam, StateParam
 from ._precision import active_dtype, cast_floating, floating_dtype
+from ._view import View
 
 NOT_CALLABLE = """Layer wraps callable modules; {name} is not callable. Pass the class and its \
 arguments apart, as in `pxnn.Layer(eqx.nn.MLP, 2, 2, 8, 1)`, and give the class a `__call__`."""
@@ -26,6 +30,9 @@ STATEFUL = """Layer({name}): this module's call takes a state beside its input. 
 class Layer(Module):
     """Makes any equinox module a pcx layer: its arrays become `LayerParam`s under `.nn`.
 
+    Arrays of integers or booleans become `BufferParam`s: they are saved, and nothing trains them.
+    Settings answer under `.nn` as values and by `.get()`.
+
     Train and eval mode set the `inference` flags of the wrapped module. A module that draws random
     numbers when called (dropout) takes its key from `px.RKG`, unless the call gives one.
 
@@ -33,7 +40,11 @@ class Layer(Module):
         cls: an equinox module class, or any class whose instances are callable pytrees. If its
             constructor takes a `key`, one is drawn from `rkg`.
         *args: for the constructor of `cls`.
-        filter: which leaves become params; arrays by default. The others stay as they are.
+        filter: which floating point leaves become `LayerParam`s; arrays by default. The others stay
+            as they are.
+        hold: draw random numbers once for each `pxnn.training_batch`, so that every pass of a
+            training step (and every call in a pass) drops the same units. By default each call
+            draws anew.
         rkg: where random keys come from.
         **kwargs: for the constructor of `cls`.
 
@@ -49,14 +60,13 @@ class Layer(Module):
         (2,)
     """
 
-    nn: Any
-
     def __init__(
         self,
         cls: Callable[..., Any],
         /,
         *args: Any,
         filter: Callable[[Any], bool] = eqx.is_array,
+        hold: bool = False,
         rkg: RandomKeyGenerator = RKG,
         **kwargs: Any,
     ):
@@ -65,7 +75,19 @@ class Layer(Module):
             raise TypeError(NOT_CALLABLE.format(name=type(module).__name__))
         # decided here and kept as static values: calls are traced often, constructors are not
         self._key_use = _key_use(module)
-        self.nn = tree_map(lambda leaf: LayerParam(leaf) if filter(leaf) else leaf, module)
+        if hold:
+            self.held_key = HeldKey()
+        self.nn = tree_map(functools.partial(_as_param, filter), module)
+
+    @property
+    def nn(self) -> Any:
+        """The wrapped module, with params for arrays."""
+        module = self.__dict__["nn"]
+        return View(module) if isinstance(module, eqx.Module) else module
+
+    @nn.setter
+    def nn(self, module: Any) -> None:
+        self.__dict__["nn"] = module
 
     def _build(self, cls: Any, args: Any, kwargs: dict[str, Any], rkg: RandomKeyGenerator) -> Any:
         module = _construct(cls, args, kwargs, rkg)
@@ -90,14 +112,14 @@ class Layer(Module):
     def _call(
         self, args: tuple[Any, ...], key: Any, kwargs: dict[str, Any], dtype: Any = None
     ) -> Any:
-        module = tree_map(get, self.nn, is_leaf=is_param)
+        module = tree_map(get, self.__dict__["nn"], is_leaf=is_param)
         if dtype is not None:
             module = cast_floating(module, dtype)
         if key is None and self._key_use != "never":
             wanted = self._key_use == "always" or not self.is_eval
             # the key may be among the positional arguments
             given = "key" in inspect.signature(module).bind_partial(*args, **kwargs).arguments
-            key = RKG() if wanted and not given else None
+            key = self._draw() if wanted and not given else None
         if key is not None:
             kwargs = {**kwargs, "key": key}
         try:
@@ -111,6 +133,11 @@ class Layer(Module):
             error.add_note(f"This happened in the {name}{where}, called with {inputs}.")
             raise
 
+    def _draw(self) -> jax.Array:
+        held = self.__dict__.get("held_key")
+        key = None if held is None else held.get()
+        return RKG() if key is None else key
+
     def _on_mode_change(self) -> None:
         inference = self.is_eval
 
@@ -118,20 +145,20 @@ class Layer(Module):
             named = path and isinstance(path[-1], GetAttrKey) and path[-1].name == "inference"
             return inference if named and isinstance(leaf, bool) else leaf
 
-        self.nn = tree_map_with_path(flip, self.nn, is_leaf=is_param)
+        self.nn = tree_map_with_path(flip, self.__dict__["nn"], is_leaf=is_param)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.nn!r})"
+        return f"{type(self).__name__}({self.__dict__['nn']!r})"
 
 
 class StatefulLayer(Layer):
     """A `Layer` around an equinox module with state (`eqx.nn.State`), such as a spectral norm.
 
     The state is a `StateParam` in `.state`. Every call in train mode (or in neither mode) updates
-    it; eval mode leaves it alone.
+    it, in a `pxnn.training_batch` once for each batch; eval mode leaves it alone.
 
     Args:
-        cls: an equinox module class whose instances are called as `module(*args, state)` and give
+        cls: an equinox module class whose instances are called as `module(*args, state)` and return
             `(output, new state)`.
         *args: for the constructor of `cls`.
         filter: as for `Layer`.
@@ -152,12 +179,12 @@ class StatefulLayer(Layer):
         return module
 
     def __call__(self, *args: Any, key: jax.Array | None = None, **kwargs: Any) -> Any:
-        """Call the wrapped module with its state, keep the new state, and give the output."""
+        """Call the wrapped module with its state, keep the new state, and return the output."""
         # equinox kills the old state object on update; a copy keeps ours alive if the call fails
         state = tree_map(lambda x: x, self.state.get())
         output, state = self._call((*args, state), key, kwargs)
         if not self.is_eval:
-            self.state.set(state)
+            self.state.update(state)
         return output
 
 
@@ -217,6 +244,12 @@ def describe_as(cls: type, wraps: Any, renames: dict[str, str], **defaults: Any)
         f"{inspect.cleandoc(cls.__doc__ or '')}\n\n"
         f"Arguments as for `equinox.nn.{wraps.__name__}`, with `rkg=` in place of `key=`."
     )
+
+
+def _as_param(filter: Callable[[Any], bool], leaf: Any) -> Any:
+    if isinstance(leaf, jax.Array | np.ndarray) and not jnp.issubdtype(leaf.dtype, jnp.inexact):
+        return BufferParam(leaf)
+    return LayerParam(leaf) if filter(leaf) else leaf
 
 
 def _construct(cls: Any, args: Any, kwargs: dict[str, Any], rkg: RandomKeyGenerator) -> Any:

@@ -98,9 +98,9 @@ def test_a_mode_reaches_everything_below():
 def test_a_mode_flips_the_flags_of_equinox_modules():
     layer = pxnn.Layer(eqx.nn.Dropout, 0.5)
     layer.eval()
-    assert layer.nn.inference is True
+    assert layer.nn.inference.get() is True
     layer.train()
-    assert layer.nn.inference is False
+    assert layer.nn.inference.get() is False
 
 
 def test_a_mode_recompiles_and_does_not_leak_out():
