@@ -28,8 +28,9 @@ class View:
     def __init__(self, module: Any):
         object.__setattr__(self, "_module", module)
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> Any:
+        # `isinstance(layer.nn, eqx.nn.Linear)` is true
         return type(self._module)
 
     def __getattr__(self, name: str) -> Any:

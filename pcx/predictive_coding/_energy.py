@@ -1,6 +1,6 @@
 """Energy functions: pure maths, one function each.
 
-An energy function is called with the vode and a key generator and gives an array of h's shape, not
+An energy function is called with the vode and a key generator and returns an array of h's shape, not
 reduced; the vode sums it over its event axes. It is a negative log-likelihood up to a constant, in
 nats.
 """
@@ -33,7 +33,10 @@ def where(vode: "Vode") -> str:
 
 
 def state_and_prediction(vode: "Vode") -> tuple[Any, Any]:
-    """`(h, u)` of a vode, checked.
+    """`(h, u)` of a vode, checked, as floating point numbers.
+
+    Labels and counts may be integers, unsigned integers or booleans, for which `-h` and `h - u` would
+    not be what the equation says.
 
     Raises:
         ValueError: either is missing, or their shapes differ.
@@ -53,7 +56,16 @@ def state_and_prediction(vode: "Vode") -> tuple[Any, Any]:
         raise ValueError(NO_PREDICTION.format(where=where(vode), what=what))
     if jnp.shape(h) != jnp.shape(u):
         raise ValueError(SHAPES.format(where=where(vode), h=describe(h), u=describe(u)))
-    return h, u
+    dtype = jnp.result_type(h, u)
+    return as_floating(h, dtype), as_floating(u, dtype)
+
+
+def as_floating(value: Any, dtype: Any = None) -> Any:
+    """An integer or boolean array in the given floating point type, or in JAX's default one."""
+    if jnp.issubdtype(jnp.result_type(value), jnp.inexact):
+        return value
+    inexact = dtype is not None and jnp.issubdtype(dtype, jnp.inexact)
+    return jnp.asarray(value, dtype if inexact else float)
 
 
 @energy_function(mean=identity, stationary=True, precision=1.0)
@@ -122,4 +134,4 @@ def zero_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Arra
     h = vode.get("h")
     if h is None:
         raise ValueError(NO_PREDICTION.format(where=where(vode), what="state h"))
-    return jnp.zeros_like(h)
+    return jnp.zeros_like(as_floating(h))

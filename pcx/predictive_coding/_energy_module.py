@@ -81,9 +81,13 @@ class EnergyModule(Module):
                 identity = _identity(child)
                 if identity not in seen:
                     seen.add(identity)
+                    child._held_by(self)
                     yield child
 
         yield from visit(self)
+
+    def _held_by(self, holder: "EnergyModule") -> None:
+        """Hook for terms that speak of the module that holds them."""
 
     def clear_params(self, filter: Any) -> None:
         """Set every param that the filter selects to None (empty).
@@ -168,4 +172,7 @@ def energy_modules(tree: Any) -> list[EnergyModule]:
             for module in leaf.modules(EnergyModule):
                 assert isinstance(module, EnergyModule)
                 found[id(module)] = module
+    if any(type(module)._held_by is not EnergyModule._held_by for module in found.values()):
+        for module in found.values():
+            list(module._energy_children())
     return list(found.values())

@@ -5,16 +5,24 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import tree_flatten, tree_leaves, tree_unflatten
+from jax.tree_util import tree_flatten_with_path, tree_map, tree_unflatten
 
-from ..core import DynamicParam, Mask, Module, describe, is_param
+from ..core import Mask, Module, RandomKey, describe, is_param, path_str, static
 from ..functional import scan, vmap
-from ..nn import LayerParam
+from ..nn import LayerParam, StateParam
+from ..nn._param import HeldKey
 from ._energy_module import EnergyModule
 from ._vode import Vode
 
 DIFFERENT = """Stack: the blocks must be equal but for their numbers: {what}. Build every block with the same \
 arguments, as in `Stack(lambda: pxnn.Linear(64, 64), 16, shape=(64,))`"""
+
+PARTLY = """Stack: `{path}` is one param in some of the {n} blocks, not in all of them at this place. Let all \
+blocks share it, or none: a function that builds every block alike shares what it was given, and makes anew what \
+it makes itself"""
+
+SHARED_STATE = """Stack: all {n} blocks share `{path}`, the state of a layer, which each of them would change, \
+although a stack computes them all at once. Make that layer anew in each block, so that each has its own state"""
 
 TRANSFORMED = """Stack: the rule {rule!r} (status {status!r}) transforms the state of one layer before the next \
 reads it, which a stack cannot do for all layers at once. Use separate vodes for such a model"""
@@ -34,13 +42,16 @@ class Stack(EnergyModule):
 
     Args:
         make_block: a function without arguments that builds one block (a layer, a `Sequential`, any
-            callable module); called `n` times. Input and output of a block have the same shape.
+            callable module); called `n` times. Input and output of a block have the same shape. What
+            it does not make itself, but was given, all blocks share: `Stack(lambda: Block(ff), 16)`
+            has one `ff`, and one gradient for it, the sum of all layers'.
         n: number of layers.
         *vode_args, **vode_kwargs: for the `Vode` that holds all states; its shape is that of one layer's
             state (`shape=(64,)`), to which the layer axis is added.
 
     Attributes:
-        block: one module whose params have a leading axis of size n.
+        block: one module whose params have a leading axis of size n; those that all blocks share have
+            none.
         vode: the vode; `vode.h` is (n, *event), with the batch in front under a batched algorithm.
 
     Raises:
@@ -71,7 +82,8 @@ class Stack(EnergyModule):
                 "function beside a layer, write `pxnn.Sequential(layer, function)`"
             )
         self.n = n
-        self.block = _stacked(blocks)
+        self.block, shared = _stacked(blocks)
+        self._shared = static(shared)
         shape = vode_kwargs.pop("shape", None)
         if vode_args and isinstance(vode_args[0], int | tuple | list):
             shape, *rest = vode_args
@@ -97,7 +109,9 @@ class Stack(EnergyModule):
                 "`with pxu.step(model, pxc.STATUS.INIT): model(x)`"
             )
         below = jnp.concatenate([jnp.asarray(x)[None], h[:-1]])
-        each = vmap({"block": _MAPPED}, in_axes=(0,))(_apply)
+        stacked = set(map(id, self.stacked()))
+        mask = Mask(lambda param: id(param) in stacked).to((None, 0))
+        each = vmap({"block": mask}, in_axes=(0,))(_apply)
         return self.vode(each(below, block=self.block))[-1]
 
     def _follows(self) -> bool:
@@ -111,71 +125,115 @@ class Stack(EnergyModule):
                 raise ValueError(TRANSFORMED.format(rule=rule.text, status=status))
         return bool(setting) or (asking is not None and asking.targets == ("u",))
 
+    def stacked(self) -> list[Any]:
+        """The params of the block that have one value for each layer, along their first axis."""
+        leaves = tree_flatten_with_path(self.block, is_leaf=is_param)[0]
+        found = {
+            id(p): p for path, p in leaves if is_param(p) and path_str(path) not in self._shared
+        }
+        return list(found.values())
+
     def _forward(self, x: Any) -> tuple[jax.Array, jax.Array]:
         """States and predictions of all layers, (n, *event), one after the other."""
-        params = [p for p in tree_leaves(self.block, is_leaf=is_param) if is_param(p)]
+        params = self.stacked()
 
         def layer(slices: Any, below: Any) -> tuple[Any, Any]:
             values, error = slices
-            block, mine = _with_values(self.block, values)
+            block, mine = _with_values(self.block, params, values)
             u = block(below)
             h = u if error is None else u + error
-            return (h,), (h, u, [p.get() for p in mine])
+            return (h,), (h, u, [p._value for p in mine])
 
-        each = ([p.get() for p in params], self._errors)
+        each = ([_per_layer(p, self.n) for p in params], self._errors)
         _, (states, predictions, after) = scan(layer, each)(jnp.asarray(x))
         for param, value in zip(params, after, strict=True):
             # weights come out as they went in; the state of a layer (batch statistics) may have moved
-            if not isinstance(param, LayerParam):
+            if not isinstance(param, LayerParam | RandomKey):
                 param.set(value)
+            elif isinstance(param, RandomKey) and not isinstance(param, HeldKey):
+                param.set(jax.random.split(param.get(), self.n + 1)[0])
         return states, predictions
 
     def __repr__(self) -> str:
         return f"Stack({self.n} x {self.block!r}, {self.vode!r})"
 
 
-_MAPPED = Mask(DynamicParam).to((None, 0))
-
-
 def _apply(x: Any, *, block: Any) -> Any:
     return block(x)
 
 
-def _with_values(block: Any, values: list[Any]) -> tuple[Any, list[Any]]:
-    """A copy of a block with other values in its params, and these params."""
-    leaves, treedef = tree_flatten(block, is_leaf=is_param)
-    rest = iter(values)
-    new = [type(x).rebuild(next(rest), x.metadata) if is_param(x) else x for x in leaves]
-    return tree_unflatten(treedef, new), [x for x in new if is_param(x)]
+def _per_layer(param: Any, n: int) -> Any:
+    """The values of a param, one for each layer; of a random key as `pxf.vmap` splits it."""
+    if isinstance(param, RandomKey) and param.get() is not None:
+        return jax.random.split(param.get(), n + 1)[1:]
+    return param._value
 
 
-def _stacked(blocks: list[Any]) -> Any:
-    """One block with every param's values of all blocks along a new first axis."""
-    flat = [tree_flatten(block, is_leaf=is_param) for block in blocks]
-    leaves, treedef = flat[0]
+def _with_values(block: Any, params: list[Any], values: list[Any]) -> tuple[Any, list[Any]]:
+    """A copy of a block with other values in some of its params, and these params."""
+    pairs = zip(params, values, strict=True)
+    new = {id(p): type(p).rebuild(value, p.metadata) for p, value in pairs}
+    copy = tree_map(lambda leaf: new.get(id(leaf), leaf), block, is_leaf=is_param)
+    return copy, list(new.values())
+
+
+def _stacked(blocks: list[Any]) -> tuple[Any, tuple[str, ...]]:
+    """One block with every param's values of all blocks along a new first axis.
+
+    Params that all blocks share stay as they are; their paths are the second result. A param that
+    one block uses twice is one param in the result as well.
+    """
+    flat = [tree_flatten_with_path(block, is_leaf=is_param) for block in blocks]
+    treedef = flat[0][1]
     if len({other for _, other in flat}) > 1:
         raise ValueError(DIFFERENT.format(what="their structures differ"))
-    for others, _ in flat[1:]:
-        for mine, other in zip(leaves, others, strict=True):
-            if is_param(mine):
-                a, b = describe(mine._value), describe(other._value)
-                if a != b:
-                    raise ValueError(
-                        DIFFERENT.format(what=f"a param is {a} in one and {b} in another")
-                    )
-            elif mine is not other and not _equal(mine, other):
-                raise ValueError(DIFFERENT.format(what=f"{mine!r} in one is {other!r} in another"))
-    columns = zip(*(others for others, _ in flat), strict=True)
-    new = [_stack_params(column) if is_param(column[0]) else column[0] for column in columns]
-    return tree_unflatten(treedef, new)
+    new: list[Any] = []
+    shared: list[str] = []
+    made: dict[tuple[int, ...], Any] = {}
+    place: dict[int, tuple[int, ...]] = {}
+    for column in zip(*(leaves for leaves, _ in flat), strict=True):
+        path, parts = path_str(column[0][0]), [leaf for _, leaf in column]
+        _check_equal(parts)
+        ids = tuple(map(id, parts))
+        if not is_param(parts[0]):
+            new.append(parts[0])
+            continue
+        everywhere = len(ids) > 1 and len(set(ids)) == 1
+        once = len(set(ids)) == len(ids)
+        if not (everywhere or once) or any(place.setdefault(i, ids) != ids for i in ids):
+            raise ValueError(PARTLY.format(n=len(blocks), path=path))
+        if everywhere:
+            if isinstance(parts[0], StateParam):
+                raise ValueError(SHARED_STATE.format(n=len(blocks), path=path))
+            shared.append(path)
+            new.append(parts[0])
+        else:
+            new.append(made.setdefault(ids, _stack_params(parts)))
+    return tree_unflatten(treedef, new), tuple(shared)
 
 
-def _stack_params(params: tuple[Any, ...]) -> Any:
-    value = jax.tree_util.tree_map(lambda *xs: jnp.stack(xs), *(p._value for p in params))
+def _check_equal(parts: list[Any]) -> None:
+    """Refuse params of different shapes, and other leaves that differ."""
+    first = parts[0]
+    for other in parts[1:]:
+        if is_param(first):
+            a, b = describe(first._value), describe(other._value)
+            if a != b:
+                raise ValueError(DIFFERENT.format(what=f"a param is {a} in one and {b} in another"))
+        elif first is not other and not _equal(first, other):
+            raise ValueError(DIFFERENT.format(what=f"{first!r} in one is {other!r} in another"))
+
+
+def _stack_params(params: list[Any]) -> Any:
+    if isinstance(params[0], RandomKey):
+        return params[0]  # one for all: `pxf.vmap` gives each layer its own part
+    value = tree_map(lambda *xs: jnp.stack(xs), *(p._value for p in params))
     return type(params[0]).rebuild(value, params[0].metadata)
 
 
 def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, jax.Array):
+        return isinstance(b, jax.Array) and bool(jnp.array_equal(a, b))
     try:
         return bool(a == b)
     except (TypeError, ValueError):

@@ -1,7 +1,10 @@
 """What an energy function says of itself, so that nothing has to know its name."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
+
+from ..core import locate
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -59,11 +62,66 @@ def energy_function(
 
 
 def traits(energy_fn: Any) -> Traits:
-    """The traits of an energy function; those of a node without one (None) are of a constant."""
+    """The traits of an energy function.
+
+    Args:
+        energy_fn: None, a node without an energy, has those of a constant. A `functools.partial`
+            has those of its function, so declare what holds for all of its arguments. A function
+            that wraps another has none unless they are declared for it: it may change the energy.
+
+    Returns:
+        What was declared by `energy_function`; else `Traits()`, which promises nothing.
+
+    Example:
+        >>> import functools, pcx.predictive_coding as pxc
+        >>> pxc.traits(functools.partial(pxc.se_energy, rkg=None)).precision
+        1.0
+    """
     if energy_fn is None:
         return Traits(stationary=True)
     own = getattr(energy_fn, "traits", None)
-    return own if isinstance(own, Traits) else Traits()
+    # `functools.wraps` copies attributes
+    copied = own is getattr(getattr(energy_fn, "__wrapped__", None), "traits", None)
+    if isinstance(own, Traits) and not copied:
+        return own
+    return traits(energy_fn.func) if isinstance(energy_fn, functools.partial) else Traits()
+
+
+NO_MEAN = """`{where}`: the mean of a node with the energy function `{name}` is not known. Declare it: \
+`@pxc.energy_function(mean=f)` above the function, with f the map from the prediction u to the mean of h \
+(the identity for a Gaussian, `jax.nn.sigmoid` for Bernoulli logits)"""
+
+
+def mean(vode: Any, u: Any) -> Any:
+    """The mean of the state of a vode, given its prediction: the inverse link of its distribution.
+
+    Args:
+        vode: a `Vode`; its energy function says which distribution.
+        u: a prediction, of any batch shape.
+
+    Returns:
+        An array of u's shape.
+
+    Raises:
+        ValueError: its energy function has not declared a mean (or it has none, `energy_fn=None`).
+
+    Example:
+        >>> import jax.numpy as jnp, pcx.predictive_coding as pxc
+        >>> pxc.mean(pxc.Vode((2,), pxc.ce_energy), jnp.zeros(2)).tolist()
+        [0.5, 0.5]
+    """
+    energy_fn = vode.energy_fn
+    link = traits(energy_fn).mean
+    if link is None:
+        raise ValueError(NO_MEAN.format(where=locate(vode) or "this vode", name=name_of(energy_fn)))
+    return link(u)
+
+
+def name_of(fn: Any) -> str:
+    """The name of a function, or of the function of a partial, for messages."""
+    if isinstance(fn, functools.partial):
+        fn = fn.func
+    return str(getattr(fn, "__name__", repr(fn)))
 
 
 def identity(u: Any) -> Any:

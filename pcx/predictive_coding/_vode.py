@@ -8,30 +8,28 @@ import jax.numpy as jnp
 
 from ..core import RKG, Param, RandomKeyGenerator, describe, get, static
 from ._arguments import SHAPE_FIRST, Config, EnergyFn, Notes, VodeParam, bind, check_energy_fn
+from ._clamp import FROZEN, KEY, Clamp, clamp_of
 from ._energy import NO_PREDICTION, where
-from ._energy_module import EnergyModule, energy_modules
+from ._energy_module import EnergyModule
 from ._rules import Ruleset, Tform
+from ._shape import Shape, check_shape
+from ._traits import name_of, traits
 
-WRONG_SHAPE = """`{where}` was declared as Vode({shape}), but {key} is set to {got}. Expected \
-shape {shape}, with any batch axes in front. {advice}."""
-WRONG_U = "Declare the shape of the layer's output, or mend the layer before it"
-WRONG_H = f"""{WRONG_U}. A target needs the prediction's shape: class labels are one-hot vectors, \
-as from `pcx.data.one_hot(labels, classes)`"""
-
-WRONG_ENERGY = """`{where}`: the energy function `{name}` must give an array of h's shape, not \
+WRONG_ENERGY = """`{where}`: the energy function `{name}` must return an array of h's shape, not \
 reduced: h is {h}, its result {got}."""
 
 
 class Vode(EnergyModule):
     """A vectorised node: the state `h` of one layer, and how far it is from its prediction.
 
-    Calling it stores the incoming prediction `u` and gives the state: `x = vode(layer(x))`. Its
+    Calling it stores the incoming prediction `u` and returns the state: `x = vode(layer(x))`. Its
     energy is the sum of `energy_fn` over the event axes, one scalar per sample.
 
     Args:
         shape: the event shape (of one sample), as a leading tuple or int, or by keyword. Optional:
-            it allocates nothing, but every state and prediction is checked against it. Without it,
-            the event shape is that of the state at the first call.
+            it allocates nothing, but every state is checked against it, and every prediction that
+            the energy compares with the state: a node whose energy does not read u may be called
+            with anything. Without it, the event shape is that of the state at the first call.
         energy_fn: `f(vode, rkg) -> array` of h's shape; None for a node without an energy.
         ruleset: `{status: rules}`, see `Ruleset`. What it says of a status replaces the default,
             which is forward initialisation, `{STATUS.INIT: ("h, u <- u",)}`.
@@ -54,8 +52,9 @@ class Vode(EnergyModule):
         2.5
     """
 
-    # for each remembered result of a get rule, the value that it was computed from
-    __slots__ = ("_sources",)
+    # for each remembered result of a get rule, the value that it was computed from; whether h was
+    # set before u in this pass; whether the energy is being computed. Copies start without
+    __slots__ = ("_comparing", "_given", "_sources")
 
     @overload
     def __init__(
@@ -101,10 +100,11 @@ class Vode(EnergyModule):
         return self._config.get().ruleset
 
     @property
-    def shape(self) -> tuple[int, ...] | None:
+    def shape(self) -> Shape | None:
         """The event shape: declared, or that of the state at the first call; None before."""
         config = self._config.get()
-        return config.notes.event_shape if config.shape is None else config.shape
+        shape = config.notes.event_shape if config.shape is None else config.shape
+        return None if shape is None else Shape(shape)
 
     @property
     def is_frozen(self) -> bool:
@@ -123,12 +123,12 @@ class Vode(EnergyModule):
         output: str | None = "h",
         **more: Any,
     ) -> Any:
-        """Store the prediction (and more), and give the state.
+        """Store the prediction (and more), and return the state.
 
         Args:
             u: the incoming prediction, of shape `event`; None to store none.
             rkg: where transformations draw random keys.
-            output: which key to give instead of "h"; None gives the vode itself.
+            output: which key to return instead of "h"; None for the vode itself.
             **more: further values to store, in this order.
         """
         if u is not None:
@@ -144,6 +144,9 @@ class Vode(EnergyModule):
     def set(self, key: str, value: Any, rkg: RandomKeyGenerator = RKG) -> Self:
         """Set a value by the rules of the present status; without a rule, store it under its key.
 
+        A frozen state that is set before its prediction arrives is a target: forward initialisation
+        does not overwrite it in that pass. A `Clamp` for "h" holds some entries only, see `clamp`.
+
         Returns:
             The vode.
 
@@ -151,14 +154,62 @@ class Vode(EnergyModule):
             ValueError: "h" or "u" does not fit the declared shape.
         """
         value = get(value)
+        if key == "h":
+            if isinstance(value, Clamp):
+                return self._clamp(value)
+            if clamp_of(self) is not None:
+                del self.cache[KEY]
+            self._given = value is not None and self.is_frozen and self._awaits_u()
         rules = self.ruleset.on_set(self._status, key)
         for rule in rules:
             new = self.ruleset.transform(rule, self, key, value, rkg)
             for target in rule.targets:
-                self._store(target, new)
+                if not (target == "h" != key and getattr(self, "_given", False)):
+                    self._store(target, new)
         if not rules:
             self._store(key, value)
+        if key == "u":
+            self._given = False
         return self
+
+    def clamp(self, value: Any, mask: Any) -> Self:
+        """Hold the entries of h where the mask is True; the others stay free. See `Clamp`.
+
+        It lasts until the cache is cleared, as an algorithm does after each pass, or h is set whole;
+        so clamp in the model's `__call__`, before the vode is called if others read its state.
+
+        Args:
+            value: what to hold, of h's shape.
+            mask: booleans that broadcast to it.
+
+        Returns:
+            The vode.
+
+        Raises:
+            ValueError: the vode is frozen, or shapes do not fit.
+
+        Example:
+            >>> import jax.numpy as jnp, pcx.predictive_coding as pxc
+            >>> vode = pxc.Vode((2,)).clamp(jnp.array([5.0, 5.0]), jnp.array([True, False]))
+            >>> vode.status = pxc.STATUS.INIT
+            >>> vode(jnp.zeros(2)).tolist()
+            [5.0, 0.0]
+        """
+        return self._clamp(Clamp(value, mask))
+
+    def _clamp(self, clamp: Clamp) -> Self:
+        if self.is_frozen:
+            raise ValueError(FROZEN.format(where=where(self)))
+        check_shape(self, "h", clamp.value)
+        self._store(KEY, clamp)
+        if (h := self.h.get()) is not None:
+            self._store("h", h)
+        return self
+
+    def _awaits_u(self) -> bool:
+        """Whether u, which has not come yet in this pass, is going to set h."""
+        rules = self.ruleset.on_set(self._status, "u")
+        return self.cache.get("u") is None and any("h" in rule.targets for rule in rules)
 
     def get(self, key: str, default: Any = None, rkg: RandomKeyGenerator = RKG) -> Any:
         """Get a value by the rules of the present status; `default` if there is none.
@@ -188,8 +239,10 @@ class Vode(EnergyModule):
         return self._sources
 
     def _store(self, key: str, value: Any) -> None:
-        if key in ("h", "u"):
-            self._check_shape(key, value)
+        if key == "h" or (key == "u" and self._compares()):
+            check_shape(self, key, value)
+        if key == "h" and value is not None and (clamp := clamp_of(self)) is not None:
+            value = clamp(value)
         # transformations may look at any value of the vode
         self._remembered().clear()
         param = self.__dict__.get(key)
@@ -201,23 +254,14 @@ class Vode(EnergyModule):
     def _load(self, key: str, default: Any) -> Any:
         param = self.__dict__.get(key)
         value = param.get() if isinstance(param, Param) else self.cache.get(key)
+        if key == "u" and getattr(self, "_comparing", False):
+            check_shape(self, key, value)
         return default if value is None else value
 
-    def _check_shape(self, key: str, value: Any) -> None:
-        config = self._config.get()
-        shape = config.shape
-        # a node without energy may be called with a stand-in for the prediction it ignores
-        if shape is None or value is None or (config.energy_fn is None and key == "u"):
-            return
-        got = jnp.shape(value)
-        if got[max(len(got) - len(shape), 0) :] != shape:
-            advice = WRONG_H if key == "h" else WRONG_U
-            found = describe(value)
-            raise ValueError(
-                WRONG_SHAPE.format(
-                    where=where(self), shape=shape, key=key, got=found, advice=advice
-                )
-            )
+    def _compares(self) -> bool:
+        """Whether the energy is known to compare h with u; else u is checked when it is read."""
+        known = traits(self.energy_fn).mean is not None
+        return known and type(self).energy is Vode.energy
 
     def energy(self) -> Any:
         """The sum of `energy_fn` over the event axes.
@@ -233,6 +277,7 @@ class Vode(EnergyModule):
         energy_fn = self.energy_fn
         if energy_fn is None:
             return 0.0
+        self._comparing = True
         try:
             energy = energy_fn(self, RKG)
         except (TypeError, AttributeError) as error:
@@ -241,54 +286,30 @@ class Vode(EnergyModule):
                 if self.get(key) is None:
                     raise ValueError(NO_PREDICTION.format(where=where(self), what=what)) from error
             raise
+        finally:
+            self._comparing = False
         h = self.get("h")
         if jnp.shape(energy) != jnp.shape(h):
-            name = getattr(energy_fn, "__name__", repr(energy_fn))
             raise ValueError(
                 WRONG_ENERGY.format(
-                    where=where(self), name=name, h=describe(h), got=describe(energy)
+                    where=where(self), name=name_of(energy_fn), h=describe(h), got=describe(energy)
                 )
             )
-        shape = self.shape
-        event = jnp.ndim(h) if shape is None else min(len(shape), jnp.ndim(h))
-        return jnp.sum(energy, axis=tuple(range(-event, 0)))
+        return self.sum_over_event(energy)
+
+    def sum_over_event(self, array: Any) -> Any:
+        """The sum of an array of h's shape over the event axes: a scalar, or one per sample."""
+        shape, ndim = self.shape, jnp.ndim(array)
+        event = ndim if shape is None else min(len(shape), ndim)
+        return jnp.sum(array, axis=tuple(range(-event, 0)))
 
     def _summary(self) -> str:
-        name = getattr(self.energy_fn, "__name__", repr(self.energy_fn))
+        name = name_of(self.energy_fn)
         shape = "" if self.shape is None else f"{self.shape}, "
         return f"{type(self).__name__}({shape}{name})"
 
     def __repr__(self) -> str:
         return f"{self._summary()[:-1]}, h={self.h!r})"
-
-
-def vodes(model: Any) -> list[Vode]:
-    """The vodes of a model, each once, in the order of their paths.
-
-    Example:
-        >>> import pcx.models as pxm, pcx.predictive_coding as pxc
-        >>> [vode.shape for vode in pxc.vodes(pxm.MLP([2, 8, 3]))]
-        [(8,), (3,)]
-    """
-    found: dict[int, Vode] = {}
-    for module in energy_modules(model):
-        if isinstance(module, Vode):
-            found.setdefault(id(module.h), module)
-    return list(found.values())
-
-
-def free_states(model: Any) -> list[VodeParam]:
-    """The states that inference may move: those with a value that are not frozen.
-
-    Example:
-        >>> import jax.numpy as jnp, pcx.models as pxm, pcx.predictive_coding as pxc, pcx.utils as pxu
-        >>> model = pxm.MLP([2, 8, 3])
-        >>> with pxu.step(model, pxc.STATUS.INIT):
-        ...     _ = model(jnp.ones(2))
-        >>> pxc.free_states(model)  # the output is frozen
-        [VodeParam(f32[8])]
-    """
-    return [v.h for v in vodes(model) if not v.is_frozen and v.h.get() is not None]
 
 
 # what `help(Vode)` shows

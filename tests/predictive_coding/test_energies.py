@@ -207,7 +207,9 @@ def test_a_custom_energy_that_is_reduced_is_refused():
     def total(vode, rkg):
         return jnp.sum((vode.get("h") - vode.get("u")) ** 2)
 
-    with pytest.raises(ValueError, match=r"the energy function `total` must give an array of h's"):
+    with pytest.raises(
+        ValueError, match=r"the energy function `total` must return an array of h's"
+    ):
         vode([1.0, -2.0], [0.0, 0.0], total).energy()
 
 
