@@ -216,7 +216,9 @@ class Module(BaseModule):
         """
         if mode is not None:
             if mode not in tuple(self.MODE):
-                raise ValueError(f"a mode is {' or '.join(map(repr, self.MODE))}; got {mode!r}")
+                raise ValueError(
+                    f"a mode is {' or '.join(repr(str(m)) for m in self.MODE)}; got {mode!r}"
+                )
             for module in self.modules(Module):
                 assert isinstance(module, Module)
                 module._mode = str(mode)

@@ -27,13 +27,17 @@ class Hierarchy(EnergyModule):
         label = V x_L + c;      E = sum_l 1/2 |x_l - u_l|^2 + loss(y, label)
 
     Inference finds the latents x_1 ... x_L that explain the data (and, in training, the label). A
-    prediction therefore needs inference, without the label: give the algorithm `T_predict`. Then
-    one training step of PC is one of pcn-torch:
+    prediction therefore needs inference, without the label: give the algorithm `T_predict`. The
+    settings of pcn-torch are here
 
         pcn-torch                                   here
         TrainConfig(T_infer, lr_infer, lr_learn)    pxa.PC(model, T, optax.sgd(lr_infer),
                                                            optax.sgd(lr_learn), init="normal",
         test_pcn with T_infer_test steps                   T_predict=...)
+        layers without biases                       Hierarchy(..., bias=False, readout_bias=False)
+
+    and one training step of PC makes one step on the weights, where pcn-torch makes several in the
+    same states.
 
     Args:
         dims: sizes of the levels, data first: `[784, 256, 64]` has latents of 256 and 64.
@@ -44,6 +48,7 @@ class Hierarchy(EnergyModule):
         energy_fn: energy of the label, `pxc.se_energy` or `pxc.ce_energy`.
         bias: whether the levels' layers have a bias.
         rkg: where the random keys of the weights come from.
+        readout_bias: whether the read-out has one, c.
 
     Attributes:
         layers: layer l predicts level l from level l + 1.
@@ -77,6 +82,8 @@ class Hierarchy(EnergyModule):
         energy_fn: Callable[..., Any] = se_energy,
         bias: bool = True,
         rkg: RandomKeyGenerator = RKG,
+        *,
+        readout_bias: bool = True,
     ):
         if len(dims) < 2:
             raise ValueError(f"a Hierarchy has at least two levels, data and latent; got {dims!r}")
@@ -86,7 +93,7 @@ class Hierarchy(EnergyModule):
         self.layers = [
             Linear(above, below, bias=bias, rkg=rkg) for below, above in itertools.pairwise(dims)
         ]
-        self.readout = Linear(dims[-1], outputs, rkg=rkg)
+        self.readout = Linear(dims[-1], outputs, bias=readout_bias, rkg=rkg)
         levels = [Vode((n,)) for n in dims[:-1]]
         top = Vode((dims[-1],), se_energy if prior else zero_energy)
         self.vodes = [*levels, top, OptionalVode((outputs,), energy_fn)]

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 
 from ..core import RKG, RandomKeyGenerator
 from ..nn import Linear
-from ..predictive_coding import se_energy
+from ..predictive_coding import Weighted, se_energy
 from ._chain import Activation, Chain, EnergyFn
 
 Parameterisation = Literal["standard", "mupc", "ntp"]
+Order = Literal["post", "pre"]
 
 
 def multipliers(
@@ -55,16 +56,16 @@ def multipliers(
 class MLP(Chain):
     """A perceptron with a vode after every layer.
 
-    In the standard parameterisation the activation f comes after the weights, and the output is
-    linear:
+    The activation f comes after the weights ("post"), and the output is linear,
 
-        u_l = f(W_l h_{l-1} + b_l)  for l < L,      u_L = W_L h_{L-1} + b_L
+        u_l = f(a_l (W_l h_{l-1} + b_l))  for l < L,      u_L = a_L (W_L h_{L-1} + b_L)
 
-    In the parameterisations for deep networks it comes before them, except in the first layer:
+    or before them ("pre"), except in the first layer:
 
-        u_1 = a_1 W_1 x,      u_l = a_l W_l f(h_{l-1})
+        u_1 = a_1 (W_1 x + b_1),      u_l = a_l (W_l f(h_{l-1}) + b_l)
 
-    With `skips`, hidden layers (1 < l < L) add `h_{l-1}`.
+    All a_l are 1 in the standard parameterisation. With `skips`, hidden layers (1 < l < L) add
+    `h_{l-1}`.
 
     Args:
         dims: sizes of the input and of every layer: `[784, 128, 128, 128, 10]`.
@@ -73,16 +74,21 @@ class MLP(Chain):
         bias: whether layers have a bias; None for "in the standard parameterisation only". In the
             others it is scaled with the weights: `a_l (W_l f(h_{l-1}) + b_l)`.
         skips: whether hidden layers have unit skip connections.
+        order: where the activation comes, "post" or "pre"; None for "post" in the standard
+            parameterisation and "pre" in the others.
+        gamma: the output is divided by it, `a_L / gamma`; in "mupc" more than 1 means that features
+            are learned more.
+        precision: of the output, a factor on its energy: `precision / 2 (h_L - u_L)^2`.
         parameterisation: "standard"; "mupc" or "ntp", with weights drawn from N(0, 1) and the
-            factors that `multipliers` gives.
+            factors of `multipliers`.
         weight_init: `f(key, shape, dtype)` for the weights, of shape (outputs, inputs), such as
             `jax.nn.initializers.he_normal(in_axis=1, out_axis=0)`; biases are 0 then. None for
             equinox's default (uniform, also for the biases), or N(0, 1) with "mupc" and "ntp".
         rkg: where initial weights come from.
 
     Raises:
-        ValueError: fewer than two sizes, an unknown parameterisation, or skips between hidden
-            layers of different sizes.
+        ValueError: fewer than two sizes, an unknown parameterisation or order, gamma or precision
+            not positive, or skips between hidden layers of different sizes.
 
     Example:
         >>> import jax, jax.numpy as jnp, pcx.functional as pxf, pcx.models as pxm, pcx.utils as pxu
@@ -106,6 +112,9 @@ class MLP(Chain):
         *,
         bias: bool | None = None,
         skips: bool = False,
+        order: Order | None = None,
+        gamma: float = 1.0,
+        precision: float = 1.0,
         parameterisation: Parameterisation = "standard",
         weight_init: Callable[..., Any] | None = None,
         rkg: RandomKeyGenerator = RKG,
@@ -120,13 +129,21 @@ class MLP(Chain):
                 "MLP(skips=True) adds a hidden state to the next one, so all hidden layers must "
                 f"have one size; got dims={dims}"
             )
+        if order not in (None, "post", "pre"):
+            raise ValueError(f'MLP: order must be "post" or "pre"; got {order!r}')
+        if not gamma > 0:
+            raise ValueError(
+                f"MLP: gamma divides the output, so it must be positive; got {gamma!r}"
+            )
         self.act = act
         self.skips = skips
-        self.scales = multipliers(dims, parameterisation, skips)
-        self.act_first = parameterisation != "standard"
+        *hidden, last = multipliers(dims, parameterisation, skips)
+        self.scales = (*hidden, last / gamma)
+        standard = parameterisation == "standard"
+        self.act_first = order == "pre" or (order is None and not standard)
         if bias is None:
-            bias = not self.act_first
-        if weight_init is None and self.act_first:
+            bias = standard
+        if weight_init is None and not standard:
             weight_init = jax.nn.initializers.normal(1.0)
         layers = [Linear(m, n, bias=bias, rkg=rkg) for m, n in itertools.pairwise(dims)]
         if weight_init is not None:
@@ -135,6 +152,8 @@ class MLP(Chain):
                 weight.set(weight_init(rkg(), weight.shape, weight.dtype))
                 if bias:
                     layer.nn.bias.set(jnp.zeros_like(layer.nn.bias.get()))
+        if precision != 1.0:
+            energy_fn = Weighted(energy_fn, precision)
         super().__init__(layers, [(n,) for n in dims[1:]], energy_fn)
 
     def predict(self, index: int, h: Any) -> Any:

@@ -3,6 +3,7 @@
 from ..nn import LayerParam as LayerParam  # the paper's listing writes `pxc.LayerParam`
 from ._arguments import VodeParam as VodeParam
 from ._clamp import Clamp as Clamp
+from ._energy import Weighted as Weighted
 from ._energy import ce_energy as ce_energy
 from ._energy import se_energy as se_energy
 from ._energy import state_and_prediction as state_and_prediction

@@ -5,6 +5,8 @@ reduced; the vode sums it over its event axes. It is a negative log-likelihood u
 nats.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from ..core import RandomKeyGenerator, describe, locate
-from ._traits import energy_function, identity
+from ._traits import Traits, energy_function, identity, name_of, traits
 
 if TYPE_CHECKING:
     from ._vode import Vode
@@ -135,3 +137,51 @@ def zero_energy(vode: "Vode", rkg: RandomKeyGenerator | None = None) -> jax.Arra
     if h is None:
         raise ValueError(NO_PREDICTION.format(where=where(vode), what="state h"))
     return jnp.zeros_like(as_floating(h))
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """An energy function times a number, `weight * energy_fn(vode, rkg)`.
+
+    For `se_energy` the weight is the precision of the Gaussian, `weight / 2 (h - u)^2`. Two with
+    equal arguments are equal, so models that differ in nothing else share what is compiled.
+
+    Args:
+        energy_fn: an energy function.
+        weight: a positive number.
+
+    Raises:
+        ValueError: the weight is not positive.
+
+    Example:
+        >>> import jax.numpy as jnp, pcx.predictive_coding as pxc
+        >>> node = pxc.Vode((1,), pxc.Weighted(pxc.se_energy, 4.0))
+        >>> float(node.set("h", jnp.array([3.0])).set("u", jnp.zeros(1)).energy())
+        18.0
+        >>> pxc.traits(node.energy_fn).precision
+        4.0
+    """
+
+    energy_fn: Callable[..., Any]
+    weight: float
+
+    def __post_init__(self) -> None:
+        if not self.weight > 0:
+            raise ValueError(f"Weighted: the weight must be positive; got {self.weight!r}")
+
+    def __call__(self, vode: "Vode", rkg: RandomKeyGenerator | None = None) -> Any:
+        """The energy, of h's shape."""
+        return self.weight * self.energy_fn(vode, rkg)
+
+    @property
+    def traits(self) -> Traits:
+        """Those of the energy function, with the precision times the weight."""
+        inner = traits(self.energy_fn)
+        precision = inner.precision
+        if callable(precision):
+            return inner._replace(precision=lambda vode: self.weight * precision(vode))
+        return inner if precision is None else inner._replace(precision=self.weight * precision)
+
+    @property
+    def __name__(self) -> str:
+        return f"{self.weight} * {name_of(self.energy_fn)}"

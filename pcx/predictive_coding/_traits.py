@@ -74,7 +74,7 @@ def traits(energy_fn: Any) -> Traits:
 
     Example:
         >>> import functools, pcx.predictive_coding as pxc
-        >>> pxc.traits(functools.partial(pxc.se_energy, rkg=None)).precision
+        >>> pxc.traits(functools.partial(pxc.se_energy)).precision
         1.0
     """
     if energy_fn is None:

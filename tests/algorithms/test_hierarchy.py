@@ -131,3 +131,9 @@ def test_mistakes_are_explained():
         pxm.Hierarchy([6], 3)
     with pytest.raises(ValueError, match='place must be "after" or "before"; got \'middle\''):
         pxm.Hierarchy([6, 3], 3, place="middle")
+
+
+def test_the_read_out_of_a_hierarchy_may_have_no_bias():
+    model = pxm.Hierarchy([6, 5], 3, readout_bias=False)
+    assert model.readout.nn.bias is None
+    assert pxm.Hierarchy([6, 5], 3).readout.nn.bias.shape == (3,)

@@ -9,6 +9,7 @@ import pcx.functional as pxf
 import pcx.nn as pxnn
 import pcx.predictive_coding as pxc
 import pcx.utils as pxu
+from pcx.predictive_coding import conformance
 
 
 def plain(rng, shape):
@@ -35,6 +36,7 @@ ENERGIES = {
     "bernoulli": (make(pxc.bernoulli_energy), share),
     "poisson": (make(pxc.poisson_energy), positive),
     "gaussian": (lambda shape: pxc.GaussianVode(shape, log_var=0.3), plain),
+    "weighted": (make(pxc.Weighted(pxc.se_energy, 2.5)), plain),
 }
 
 SHAPES = [(), (4,), (2, 3)]
@@ -118,3 +120,27 @@ def test_it_uses_no_randomness(family):
     vode, h, u = filled(family, (4,))
     vode.set("h", h).set("u", u)
     assert float(vode.energy()) == float(vode.energy())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_it_declares_of_itself_is_true(family, shape):
+    _, h, u = filled(family, shape)
+    conformance.check_traits(lambda: family[0](shape or (1,)), h, u)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int32", "int8", "uint8", "uint32", "bool"])
+@pytest.mark.parametrize("container", [np.asarray, jnp.asarray])
+def test_a_state_of_whole_numbers_counts_as_the_same_floats(family, dtype, container):
+    build, _ = family
+    bits = np.array([[1, 0, 0], [0, 1, 1], [0, 0, 0]])
+    u = jnp.linspace(-2.0, 3.0, 9).reshape(3, 3)
+
+    def energy_and_gradient(h):
+        energy = lambda u: jnp.asarray(build((3,)).set("h", h).set("u", u).energy())
+        return energy(u), jax.grad(lambda u: energy(u).sum())(u)
+
+    want = energy_and_gradient(jnp.asarray(bits, jnp.float32))
+    got = energy_and_gradient(container(bits.astype(dtype)))
+    for a, b in zip(got, want, strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(a, b, rtol=1e-6)

@@ -176,3 +176,50 @@ def test_layers_follow_dims():
     assert [w.shape for w in weights(pxm.MLP(dims))] == [
         (n, m) for m, n in itertools.pairwise(dims)
     ]
+
+
+@pytest.mark.parametrize("order", ["pre", "post", None])
+@pytest.mark.parametrize("parameterisation", ["standard", "mupc"])
+@pytest.mark.parametrize("gamma", [1.0, 4.0])
+def test_order_and_gamma_are_the_equations_that_the_docstring_says(order, parameterisation, gamma):
+    dims = [3, 6, 6, 2]
+    net = pxm.MLP(
+        dims, jnp.tanh, bias=True, order=order, gamma=gamma, parameterisation=parameterisation
+    )
+    for layer in net.layers:
+        layer.nn.bias.set(jnp.arange(layer.nn.bias.size) / 3)
+    (w1, b1), (w2, b2), (w3, b3) = (
+        (np.asarray(layer.nn.weight), np.asarray(layer.nn.bias)) for layer in net.layers
+    )
+    a1, a2, a3 = (1, 1, 1) if parameterisation == "standard" else (3**-0.5, 6**-0.5, 1 / 6)
+    a3 = a3 / gamma
+    x = np.array([0.3, -1.0, 2.0])
+    if order == "pre" or (order is None and parameterisation == "mupc"):
+        h1 = a1 * (w1 @ x + b1)
+        h2 = a2 * (w2 @ np.tanh(h1) + b2)
+        want = a3 * (w3 @ np.tanh(h2) + b3)
+    else:
+        h1 = np.tanh(a1 * (w1 @ x + b1))
+        h2 = np.tanh(a2 * (w2 @ h1 + b2))
+        want = a3 * (w3 @ h2 + b3)
+    with pxu.step(net, pxc.STATUS.INIT):
+        np.testing.assert_allclose(net(jnp.asarray(x)), want, rtol=1e-5)
+
+
+@pytest.mark.parametrize("precision", [1.0, 2.5])
+def test_the_precision_of_the_output_weighs_its_energy(precision):
+    net = pxm.MLP([3, 4, 2], precision=precision)
+    y = jnp.array([1.0, -2.0])
+    with pxu.step(net, pxc.STATUS.INIT):
+        u = net(jnp.ones(3), y)
+    np.testing.assert_allclose(net.energy(), precision / 2 * jnp.sum((y - u) ** 2), rtol=1e-5)
+    assert pxc.traits(net.vodes[-1].energy_fn).precision == precision
+
+
+def test_wrong_orders_gammas_and_precisions_are_refused():
+    with pytest.raises(ValueError, match='order must be "post" or "pre"; got \'before\''):
+        pxm.MLP([2, 2], order="before")
+    with pytest.raises(ValueError, match="gamma divides the output, so it must be positive; got 0"):
+        pxm.MLP([2, 2], gamma=0)
+    with pytest.raises(ValueError, match="the weight must be positive; got 0"):
+        pxm.MLP([2, 2], precision=0)

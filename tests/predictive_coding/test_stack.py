@@ -174,3 +174,118 @@ def test_all_predictions_equal_bare_equinox(pair):
     assert float(stack.energy()) == pytest.approx(
         float(0.5 * jnp.sum((h - expected) ** 2)), rel=1e-5
     )
+
+
+class Shares(px.Module):
+    """A block with a layer of its own and one that it was given."""
+
+    def __init__(self, given):
+        self.own, self.given = pxnn.Linear(WIDTH, WIDTH), given
+
+    def __call__(self, x):
+        return jnp.tanh(self.given(jnp.tanh(self.own(x))))
+
+
+class Chain(pxc.EnergyModule):
+    def __init__(self, make_block):
+        self.stack = pxc.Stack(make_block, N, shape=(WIDTH,))
+        self.out = pxc.Vode((WIDTH,))
+        self.out.h.frozen = True
+
+    def __call__(self, x, y=None):
+        u = self.stack(x)
+        self.out(u)
+        if y is not None:
+            self.out.set("h", y)
+        return u
+
+
+def test_a_layer_that_all_blocks_share_stays_one_and_has_the_sum_of_their_gradients():
+    given = pxnn.Linear(WIDTH, WIDTH)
+    net = Chain(lambda: Shares(given))
+    assert net.stack.block.given.nn.weight is given.nn.weight
+    assert [p.shape for p in px.tree_extract(net, pxnn.LayerParam)] == [
+        (WIDTH, WIDTH), (WIDTH,), (N, WIDTH, WIDTH), (N, WIDTH)
+    ]  # fmt: skip
+    nn, own = given.nn, net.stack.block.own.nn
+    params = tuple(p.get() for p in (nn.weight, nn.bias, own.weight, own.bias))
+    rng = np.random.default_rng(3)
+    xs, ys = (rng.normal(size=(6, WIDTH)).astype("f4") for _ in range(2))
+
+    def layer(params, k, h):
+        w, b, v, c = params
+        return jnp.tanh(w @ jnp.tanh(v[k] @ h + c[k]) + b)
+
+    def energy(params, hs, x, y):
+        total, below = 0.0, x
+        for k, h in enumerate(hs):
+            total = total + 0.5 * jnp.sum((h - layer(params, k, below)) ** 2)
+            below = h
+        return total + 0.5 * jnp.sum((y - below) ** 2)
+
+    def one(x, y):
+        hs, below = [], x
+        for k in range(N):
+            below = layer(params, k, below)
+            hs.append(below)
+        for _ in range(4):
+            grads = jax.grad(energy, 1)(params, hs, x, y)
+            hs = [h - 0.1 * g for h, g in zip(hs, grads, strict=True)]
+        return jax.grad(energy)(params, hs, x, y)
+
+    grads = jax.vmap(one)(xs, ys)
+    pxa.PC(net, 4, optax.sgd(0.1), optax.sgd(1.0)).train_step(xs, ys)
+    for p, old, g in zip((nn.weight, nn.bias, own.weight, own.bias), params, grads, strict=True):
+        np.testing.assert_allclose(p, old - g.mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_a_layer_that_a_block_uses_twice_stays_one_in_each_block():
+    def make():
+        layer = pxnn.Linear(WIDTH, WIDTH)
+        return pxnn.Sequential(layer, jnp.tanh, layer)
+
+    stack = pxc.Stack(make, N, shape=(WIDTH,))
+    assert stack.block[0].nn.weight is stack.block[2].nn.weight
+    w, b = stack.block[0].nn.weight.get(), stack.block[0].nn.bias.get()
+    with pxu.step(stack, pxc.STATUS.INIT):
+        top = stack(jnp.ones(WIDTH))
+    h = jnp.ones(WIDTH)
+    for k in range(N):
+        h = w[k] @ jnp.tanh(w[k] @ h + b[k]) + b[k]
+    np.testing.assert_allclose(top, h, rtol=1e-5)
+
+
+def test_what_a_stack_cannot_share_is_refused():
+    given = pxnn.Linear(WIDTH, WIDTH)
+    others = iter([given, given, pxnn.Linear(WIDTH, WIDTH)])
+    with pytest.raises(
+        ValueError, match=r"`given\.nn\.weight` is one param in some of the 3 blocks"
+    ):
+        pxc.Stack(lambda: Shares(next(others)), 3)
+    chain = [pxnn.Linear(WIDTH, WIDTH) for _ in range(4)]
+    pairs = iter([pxnn.Sequential(*chain[k : k + 2]) for k in range(3)])
+    with pytest.raises(ValueError, match="is one param in some of the 3 blocks"):
+        pxc.Stack(lambda: next(pairs), 3)
+    norm = pxnn.BatchNorm(WIDTH, "batch")
+    with pytest.raises(ValueError, match=r"share `given\.state`, the state of a layer"):
+        pxc.Stack(lambda: Shares(norm), 3)
+
+
+def test_a_generator_in_a_block_draws_other_numbers_in_each_layer():
+    class Noise(px.Module):
+        def __init__(self):
+            self.rkg = px.RandomKeyGenerator(1)
+
+        def __call__(self, x):
+            return x + jax.random.normal(self.rkg(), x.shape)
+
+    stack = pxc.Stack(Noise, 3, shape=(5,))
+    noise = []
+    for _ in range(2):
+        with pxu.step(stack, pxc.STATUS.INIT):
+            stack(jnp.zeros(5))
+        noise.append(jnp.diff(stack.vode.h.get(), axis=0, prepend=0.0))
+        stack(jnp.zeros(5))
+        noise.append(stack.vode.get("u") - jnp.concatenate([jnp.zeros((1, 5)), stack.vode.h[:-1]]))
+    rows = np.concatenate(noise).round(4)
+    assert len(np.unique(rows, axis=0)) == 12
