@@ -1,4 +1,4 @@
-"""Checkpoints: all that is needed to go on as if training had never stopped."""
+"""Checkpoints: all that is needed to resume training as if it had never stopped."""
 
 import json
 import os
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ..utils._files import read_arrays, with_suffix, write_arrays
 from ._batches import length
 from ._callbacks import Callback, monitored
 from ._encoding import pack, restore, store, unpack
-from ._files import write_atomically
 from ._history import History, better
 from ._snapshot import state_of
 
@@ -24,27 +24,28 @@ _FORMAT = 1
 
 OTHER_ALGORITHM = """{path} is a checkpoint of another algorithm or model than this {cls}:
 {differences}
-Make the algorithm exactly as it was made for the run that wrote the file. (To take over only the \
-weights of a model use `pxu.save_params` and `pxu.load_params`.) Nothing was changed."""
+Make the algorithm as in the run that wrote the file. (For the weights of a model alone there are \
+`pxu.save_params` and `pxu.load_params`.) Nothing was changed."""
 
-OTHER_BATCHES = """{path} was written with batches that have {differences}: resumed, this run \
-would not see the data that the first one would have seen. Make the batches as they were. Nothing \
-was changed."""
+OTHER_BATCHES = """{path} was written with batches that have {differences}: this run would not see \
+the data that the first one would have seen next. Make the batches as they were. Nothing was \
+changed."""
 
 
 class Checkpoint(Callback):
-    """Save everything after each epoch, so that `fit(..., resume=True)` goes on exactly.
+    """Save everything after each epoch, so that `fit(..., resume=True)` continues exactly.
 
     The file holds the algorithm's params (weights, optimiser states, and all else it keeps in
     params), the default random key, the number of epochs done, the history and the states of the
-    callbacks; of batches made by `pxt.batches`, also where their order stands. It replaces the
-    previous one only when it is complete.
+    callbacks; and for batches made by `pxt.batches` the position in their order. A new file
+    replaces the old one only when it is complete.
 
     Args:
         path: file name; `.npz` is added if missing.
         every: save after every so many epochs, and after the last.
         monitor: save only when this quantity, such as "val_accuracy", is better than ever.
-        mode: whether "min" or "max" of it is good; "auto" is "max" for names with "acc" in them.
+        mode: whether less ("min") or more ("max") is better; "auto" is "max" for names with "acc"
+            in them.
 
     Example:
         >>> import pcx.training as pxt
@@ -123,17 +124,16 @@ def save_checkpoint(trainer: "Trainer", path: str | os.PathLike[str]) -> None:
     }
     arrays[_MANIFEST] = np.frombuffer(json.dumps(manifest).encode(), np.uint8)
 
-    def write(file: Any) -> None:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-
-    write_atomically(with_suffix(path), write)
+    path = with_suffix(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_arrays(path, arrays)
 
 
 def load_checkpoint(trainer: "Trainer", path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Put a trainer and its algorithm into the state that a checkpoint holds.
+    """Restore the state of a trainer and its algorithm from a checkpoint.
 
     Args:
-        trainer: one whose algorithm was made as the one that was saved.
+        trainer: its algorithm must be made as the one that was saved.
         path: what `save_checkpoint` wrote.
 
     Returns:
@@ -141,7 +141,7 @@ def load_checkpoint(trainer: "Trainer", path: str | os.PathLike[str]) -> dict[st
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no checkpoint, or one of another algorithm or model; nothing is changed
+        ValueError: it is not a checkpoint, or one of another algorithm or model; nothing is changed
             then.
 
     Example:
@@ -156,13 +156,15 @@ def load_checkpoint(trainer: "Trainer", path: str | os.PathLike[str]) -> dict[st
         (2, True)
     """
     path = with_suffix(path)
-    with np.load(path, allow_pickle=False) as file:
-        if _MANIFEST not in file.files:
-            raise ValueError(
-                f"{path} is no checkpoint of `pxt.save_checkpoint`; files of `pxu.save_params` are "
-                "read with `pxu.load_params`"
-            )
-        arrays = {key: file[key] for key in file.files}
+    try:
+        arrays = read_arrays(path)
+    except ValueError as error:
+        raise ValueError(f"{path} is not a checkpoint: {error}") from error
+    if _MANIFEST not in arrays:
+        raise ValueError(
+            f"{path} is not a checkpoint of `pxt.save_checkpoint`; files of `pxu.save_params` are "
+            "read with `pxu.load_params`"
+        )
     manifest = json.loads(bytes(arrays.pop(_MANIFEST)))
     current = state_of(trainer.algorithm)
     values, differences = {}, []
@@ -197,7 +199,7 @@ def load_checkpoint(trainer: "Trainer", path: str | os.PathLike[str]) -> dict[st
 
 
 def load_callbacks(trainer: "Trainer", saved: dict[str, Any]) -> None:
-    """Give the callbacks their states back: to each the next saved one of its class."""
+    """Restore the states of the callbacks: each takes the next one saved for its class."""
     left = list(saved["callbacks"])
     for callback in trainer.callbacks:
         match = next((item for item in left if item[0] == type(callback).__name__), None)
@@ -206,19 +208,13 @@ def load_callbacks(trainer: "Trainer", saved: dict[str, Any]) -> None:
             callback.load_state(trainer, match[1])
 
 
-def with_suffix(path: str | os.PathLike[str]) -> Path:
-    """The path with `.npz` at its end."""
-    path = Path(path)
-    return path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
-
-
 # the order of batches
 
 _FIELDS = ("batch_size", "shuffle", "seed", "drop_last")
 
 
 def _order(batches: Any) -> dict[str, Any] | None:
-    """Where the order of batches stands, if they can say so."""
+    """The position in the order of the batches, if they know it."""
     epoch = getattr(batches, "epoch", None)
     if not isinstance(epoch, int):
         return None
@@ -244,8 +240,8 @@ def _set_order(path: Path, saved: dict[str, Any] | None, batches: Any) -> None:
         batches.epoch = saved["epoch"]
     elif batches is not None and not isinstance(batches, list | tuple):
         warnings.warn(
-            f"the order of the batches is not part of {path}: a {type(batches).__name__} cannot "
-            "say where it stands, so the resumed run may see the data in another order than an "
-            "uninterrupted one. Batches of `pxt.batches` can.",
+            f"the order of the batches is not part of {path}: a {type(batches).__name__} does not "
+            "know its position, so the resumed run may see the data in another order than an "
+            "uninterrupted one. Batches of `pxt.batches` know theirs.",
             stacklevel=4,
         )

@@ -1,4 +1,4 @@
-"""How the values in a checkpoint become NumPy arrays, and what they were again."""
+"""Values of params and states of callbacks as arrays in a checkpoint."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..utils._files import decode, encode
+
 # values of params: the arrays in a flat list; the rest of the structure is the algorithm's own
 
 
@@ -14,7 +16,7 @@ def store(value: Any, name: str, arrays: dict[str, np.ndarray]) -> list[str]:
     """Put the arrays of a param's value into `arrays`; their types, in order."""
     kinds = []
     for index, leaf in enumerate(jax.tree_util.tree_leaves(value)):
-        array, kind = _encode(leaf)
+        array, kind = encode(leaf)
         arrays[f"{name}/{index}"] = array
         kinds.append(kind)
     return kinds
@@ -25,7 +27,7 @@ def restore(
 ) -> tuple[Any, str | None]:
     """The saved value of a param, and what is wrong with it, if anything."""
     leaves, treedef = jax.tree_util.tree_flatten(old)
-    new = [_decode(arrays[f"{name}/{index}"], kind) for index, kind in enumerate(kinds)]
+    new = [_decoded(arrays[f"{name}/{index}"], kind) for index, kind in enumerate(kinds)]
     if old is None and len(new) == 1:
         # a state that a fresh model does not have yet
         return new[0], None
@@ -37,26 +39,12 @@ def restore(
     return jax.tree_util.tree_unflatten(treedef, new), None
 
 
+def _decoded(array: np.ndarray, kind: str) -> jax.Array:
+    return jnp.asarray(decode(array, kind))
+
+
 def _describe(array: Any) -> str:
     return f"{jnp.result_type(array)}{list(jnp.shape(array))}"
-
-
-def _encode(leaf: Any) -> tuple[np.ndarray, str]:
-    """An array as NumPy can write it, and what it was."""
-    dtype = getattr(leaf, "dtype", None)
-    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        return np.array(jax.random.key_data(leaf)), f"key:{jax.random.key_impl(leaf)}"
-    array = np.array(leaf)
-    if array.dtype.kind == "V":
-        # bfloat16 and its like, which .npz files cannot name
-        return array.view(f"u{array.dtype.itemsize}"), str(array.dtype)
-    return array, ""
-
-
-def _decode(array: np.ndarray, kind: str) -> Any:
-    if kind.startswith("key:"):
-        return jax.random.wrap_key_data(jnp.asarray(array), impl=kind.removeprefix("key:"))
-    return jnp.asarray(array.view(jnp.dtype(kind)) if kind else array)
 
 
 # states of callbacks: any nesting of dicts and lists
@@ -69,7 +57,7 @@ def pack(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
     if isinstance(value, list | tuple):
         return [pack(v, f"{name}/{i}", arrays) for i, v in enumerate(value)]
     if isinstance(value, jax.Array | np.ndarray):
-        arrays[name], kind = _encode(value)
+        arrays[name], kind = encode(value)
         return {"__array__": name, "kind": kind}
     return value
 
@@ -77,7 +65,7 @@ def pack(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
 def unpack(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     """The inverse of `pack`."""
     if isinstance(value, dict) and "__array__" in value:
-        return _decode(arrays[value["__array__"]], value["kind"])
+        return _decoded(arrays[value["__array__"]], value["kind"])
     if isinstance(value, dict):
         return {k: unpack(v, arrays) for k, v in value.items()}
     if isinstance(value, list):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ._files import write_atomically
+from ..utils._files import read_arrays, write_arrays, write_atomically
 
 _FORMAT = 1
 
@@ -170,6 +170,7 @@ class History:
             ValueError: another suffix.
         """
         path, data = _checked(path), self.to_dict()
+        path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".json":
             write_atomically(path, lambda file: file.write(json.dumps(data).encode()))
             return
@@ -182,11 +183,7 @@ class History:
         arrays |= {f"inference/{i}": np.asarray(e, np.float32) for i, e in enumerate(inference)}
         # an array of characters, so that no pickle is needed
         arrays["meta"] = np.frombuffer(json.dumps(data).encode(), np.uint8)
-
-        def write(file: Any) -> None:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-
-        write_atomically(path, write)
+        write_arrays(path, arrays, compress=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "History":
@@ -194,15 +191,14 @@ class History:
         path = _checked(path)
         if path.suffix == ".json":
             return cls.from_dict(json.loads(path.read_text()))
-        with np.load(path, allow_pickle=False) as file:
-            data = json.loads(bytes(file["meta"]))
-            data |= {"epochs": {}, "batches": {}}
-            for key in file.files:
-                table, _, name = key.partition("/")
-                if table in ("epochs", "batches"):
-                    data[table][name] = file[key].tolist()
-            count = sum(key.startswith("inference/") for key in file.files)
-            data["inference"] = [file[f"inference/{i}"] for i in range(count)]
+        arrays = read_arrays(path)
+        data = json.loads(bytes(arrays["meta"])) | {"epochs": {}, "batches": {}}
+        for key, array in arrays.items():
+            table, _, name = key.partition("/")
+            if table in ("epochs", "batches"):
+                data[table][name] = array.tolist()
+        count = sum(key.startswith("inference/") for key in arrays)
+        data["inference"] = [arrays[f"inference/{i}"] for i in range(count)]
         return cls.from_dict(data)
 
     def plot(self, path: str | os.PathLike[str] | None = None, title: str = "") -> Any:

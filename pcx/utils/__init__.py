@@ -8,6 +8,7 @@ from ._mask import M_is as M_is
 from ._mask import m as m
 from ._optim import Optim as Optim
 from ._optim_tree import OptimTree as OptimTree
+from ._serialisation import LoadReport as LoadReport
 from ._serialisation import load_params as load_params
 from ._serialisation import save_params as save_params
 from ._step import step as step

@@ -1,4 +1,4 @@
-"""When two functions made anew are the same: compared by what they are made of.
+"""Compare optax transformations by what they are made of.
 
 `optax.adam(1e-3)` returns new functions at every call. Their code is the same object each time, and
 so are the values in their closures, or equal to it. Two transformations that agree in code, defaults

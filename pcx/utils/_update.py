@@ -1,4 +1,4 @@
-"""What one optimiser step computes: gradients by path in, updates and the next state out."""
+"""One step of an optimiser: from gradients by path to updates and the next state."""
 
 import math
 from collections.abc import Iterable
@@ -71,7 +71,7 @@ class Update:
         self.model, self.scale_by, self.allow_none = model, scale_by, allow_none
         self.params = params_by_path(model)
         self.grads = _named_grads(grads)
-        # params without a gradient that nothing explains
+        # neither frozen nor allowed to lack a gradient
         self.unexplained: list[str] = []
 
     def run(

@@ -158,3 +158,14 @@ def zeros(net):
         net,
         is_leaf=lambda x: isinstance(x, px.DynamicParam),
     )
+
+
+def test_a_file_that_pcx_wrote_loads_and_the_model_computes_with_it(tmp_path):
+    rng = np.random.default_rng(0)
+    W1, b1, W2, b2 = (rng.normal(size=s).astype("f4") for s in ((4, 3), 4, (2, 4), 2))
+    names = [f".layers[{i}].nn.{k}" for i in (0, 1) for k in ("weight", "bias")]
+    np.savez(tmp_path / "old.npz", **dict(zip(names, (W1, b1, W2, b2), strict=True)))
+    net = Net()
+    pxu.load_params(net, tmp_path / "old")
+    with pxu.step(net, pxc.STATUS.INIT, clear_params=CACHE):
+        np.testing.assert_allclose(net(X), W2 @ (W1 @ X + b1) + b2, rtol=1e-5)

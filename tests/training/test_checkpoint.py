@@ -134,7 +134,7 @@ def test_a_missing_file_is_an_error(tmp_path):
 
 def test_a_file_of_params_is_no_checkpoint(tmp_path):
     pxu.save_params(least_squares(), tmp_path / "w.npz")
-    with pytest.raises(ValueError, match=r"is no checkpoint of `pxt\.save_checkpoint`"):
+    with pytest.raises(ValueError, match=r"is not a checkpoint of `pxt\.save_checkpoint`"):
         pxt.Trainer(least_squares(), progress=False).fit(batches(), 1, resume=tmp_path / "w.npz")
 
 
@@ -255,11 +255,11 @@ def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     trainer.fit(batches(), 1)
     old = path.read_bytes()
 
-    def fail(file, **arrays):
+    def fail(file, array, **options):
         file.write(b"half a fi")
         raise OSError("disk full")
 
-    monkeypatch.setattr(np, "savez", fail)
+    monkeypatch.setattr(np.lib.format, "write_array", fail)
     with pytest.raises(OSError, match="disk full"):
         pxt.save_checkpoint(trainer, path)
     assert path.read_bytes() == old
