@@ -111,7 +111,8 @@ class Optim(BaseModule):
         A param of this optimiser without a gradient keeps its value and its part of the optimiser's
         state. What the state has for all params together goes on if any of them has a gradient: a
         count of steps, a norm over all gradients (to which those without one add nothing), the
-        vector that `optax.flatten` makes of them.
+        vector that `optax.flatten` makes of them. (`optax.MultiSteps` drops what it has accumulated
+        for a param that has no gradient in the step that applies the mean.)
 
         Args:
             model: what the params were selected from.

@@ -213,7 +213,7 @@ def test_batches_of_another_size_are_refused(tmp_path):
         pxt.Trainer(least_squares(), progress=False).fit(other, 2, resume=path)
 
 
-def test_batches_that_cannot_say_where_they_stand_are_warned_about(tmp_path):
+def test_batches_that_do_not_know_their_position_are_warned_about(tmp_path):
     path = tmp_path / "run.npz"
 
     class Loader:
@@ -221,7 +221,7 @@ def test_batches_that_cannot_say_where_they_stand_are_warned_about(tmp_path):
             yield regression()
 
     pxt.Trainer(least_squares(), [pxt.Checkpoint(path)], progress=False).fit(Loader(), 1)
-    with pytest.warns(UserWarning, match="a Loader cannot say where it stands"):
+    with pytest.warns(UserWarning, match="a Loader does not know its position"):
         pxt.Trainer(least_squares(), progress=False).fit(Loader(), 2, resume=path)
 
 
