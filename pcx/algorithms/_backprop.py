@@ -6,17 +6,18 @@ import jax
 
 from ..predictive_coding import STATUS
 from ..utils import step
-from ._base import Algorithm
+from ._loop import Record
+from ._pc import PC, Trained
 
 
-class Backprop(Algorithm):
+class Backprop(PC):
     """Back-propagation: theta <- opt(theta, d loss / d theta), with the output vode's energy as the loss.
 
     In a forward pass every hidden error is zero, so the energy is that of the output vode: cross entropy
     (BP-CE) with `ce_energy`, half the squared error (BP-SE) with `se_energy`.
 
     Args:
-        model, weight_optim, metrics, donate: see `Algorithm`; T and the state optimiser are not used.
+        model, weight_optim, metrics, donate: see `PC`; T and the state optimiser are not used.
 
     Example:
         >>> import jax.numpy as jnp, optax, pcx.algorithms as pxa, pcx.models as pxm
@@ -27,25 +28,18 @@ class Backprop(Algorithm):
         True
     """
 
-    def __init__(
-        self,
-        model: Any,
-        T: int = 0,
-        state_optim: Any = None,
-        weight_optim: Any = None,
-        **options: Any,
-    ):
-        super().__init__(model, 0, None, weight_optim, **options)
+    default_T = 0
+    descends = False
+
+    def __init__(self, model: Any, T: int = 0, state_optim: Any = None, *args: Any, **options: Any):
+        super().__init__(model, 0, None, *args, **options)
+
+    def train(self, x: Any, y: Any) -> Trained:
+        """One step on the weights."""
+        prediction = self.initialise(x, y) if self.metrics else None
+        return Trained(prediction, self.step_weights(x, y), Record(0))
 
     def learning_energy(self, x: Any, y: Any, *, model: Any) -> jax.Array:
         """The energy right after a forward pass, summed over the batch: the loss of the output vode."""
         with step(model, STATUS.INIT):
             return super().learning_energy(x, y, model=model)
-
-    def _train(self, x: Any, y: Any) -> dict[str, Any]:
-        prediction = None
-        if self.metrics:
-            prediction, _ = self.initialise(x, y)
-        out = {"energy": self.learn(x, y, None), **self._metrics(prediction, y)}
-        self._clear()
-        return out

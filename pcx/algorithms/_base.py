@@ -1,27 +1,29 @@
-"""`Algorithm`: the contract of every learning algorithm.
+"""`Interface`: what every learning algorithm has, whatever its equations: options, public methods, metrics.
 
-What a training step consists of is in `Phases`, where an algorithm overrides it. Compilation, clearing and
-metrics are done here, once. The public methods (`train_step`, `eval_step`, `predict`, `energy`, `infer`) are
-jitted and track the algorithm object itself, so whatever a phase changes in the model, the optimisers or
-the algorithm's own params is kept.
+The equations are in `PC`. The public methods (`train_step`, `eval_step`, `predict`, `energy`, `infer`) are
+compiled; each runs on a copy of the algorithm, and what it writes into the params of the model, the optimisers
+or the algorithm itself is kept.
 """
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax as ox
 
-from ..core import static
-from ..functional import jit
-from ..nn import compute_dtype
-from ..predictive_coding import EnergyModule, VodeParam
-from ..utils import Optim
-from ._energy_fn import forward, vodes_of
-from ._inference import Record, Stop, keeps_zeros
-from ._phases import Phases, Start
-from ._wave import is_additive
+from ..core import BaseModule, BaseParam, Mask, named_params, static
+from ..predictive_coding import EnergyModule, VodeParam, free_states, vodes
+from ..utils import Optim, step
+from . import _lazy
+from ._compiled import compiled
+from ._energies import CACHE, call, forward, vode_energies
+from ._first_batch import first_step, largest_state_rate
+from ._loop import Record, Stop
+from ._solvers import StateSolver
+from ._start import TRAINABLE, Start, check_start, once_unfrozen
 
 Metric = Callable[[Any, Any], jax.Array]
 
@@ -31,52 +33,40 @@ and returns the prediction; got {got}"""
 NO_VODES = """{cls}: {got} has no vodes, so no energy to descend. Hold a `pxc.Vode` for each layer in an \
 attribute (in lists, tuples and dicts as well), and call it with the layer's output: `x = vode(layer(x))`"""
 
+SOLVER = """{cls} cannot use the solver {solver}: {why}. Give an optax transformation as \
+`state_optim`, or use PC"""
 
-class Algorithm(Phases):
-    """Base of all learning algorithms, and predictive coding itself in its plainest form.
+RENAMED = """{cls}.{old}: this method is called `{new}` now. {why}"""
 
-    Args:
-        model: an `EnergyModule` whose `__call__(x, y=None)` takes one sample, clamps y on its output vode
-            (`self.vodes[-1].set("h", y)`, with `h.frozen = True`) when given, and returns the prediction.
-        T: number of inference steps.
-        state_optim: an optax transformation for the states, started afresh for every batch; or a solver
-            such as `pxa.Diffrax(...)`. Gradients are those of each sample's own energy.
-        weight_optim: an optax transformation (or `pxu.Optim`, `pxu.OptimTree`) for the weights. Gradients
-            are averaged over the batch.
-        init: how states start: "forward" (h := u), "zero", "normal" (standard normal), or "persistent"
-            (where the last training batch left them; forward the first time, and for a batch of another
-            size).
-        stop: end inference early, see `pxa.Stop`.
-        metrics: `{name: f(prediction, y) -> per-sample array}`; their batch means are part of what
-            `train_step` and `eval_step` give. The prediction is that of the initial forward pass.
-        T_predict: number of inference steps, without y, before `predict` and `eval_step` read the
-            prediction; for models that infer their output. 0: the forward pass alone.
-        record: also give "energies", the energy of each vode at each inference step.
-        lazy: skip what is exactly zero in the first steps (same numbers, less work).
-        unroll: unroll the inference loop: True, False, or "auto" for what is fastest.
-        compute_dtype: precision in which layers compute, such as `jnp.bfloat16`; params, states, energies
-            and optimisers stay in float32.
-        donate: let XLA reuse the memory of old params (arrays that something else holds are copied).
+_OLD = {
+    "inference_step": ("step_states(self, x, y, t)", "It returns `(F, dF/dh)`, and moves all free states: \
+`pxc.free_states(self.model)`."),
+    "learn": ("step_weights(self, x, y)", "It returns the batch's mean energy."),
+    "plan": ("pxa.lazy_safe", "Lazy inference is decided by the loop; mark an override that keeps it exact."),
+    "states": ("pxc.free_states(model)", "All free states are stepped."),
+}  # fmt: skip
 
-    Raises:
-        TypeError: the model is no EnergyModule, or an optimiser no optax transformation.
-        ValueError: a model without vodes; T is negative, or an unknown `init`.
 
-    Example:
-        >>> import jax.numpy as jnp, pcx.algorithms as pxa, pcx.models as pxm
-        >>> class Halfway(pxa.Algorithm):
-        ...     def target(self, y, prediction):  # what the output is clamped to
-        ...         return (y + prediction) / 2
-        >>> model, x, y = pxm.MLP([2, 8, 2]), jnp.eye(2), jnp.eye(2)
-        >>> ratio = Halfway(model).energy(x, y, T=0) / pxa.PC(model).energy(x, y, T=0)
-        >>> bool(jnp.allclose(ratio, 0.25))  # half the error is a quarter of its square
-        True
-    """
+class Interface(BaseModule):
+    """Options and public methods of every algorithm; `PC` has the arguments and the equations."""
+
+    # whether no batch was trained yet; in a slot, so that it is no part of what is compiled
+    __slots__ = ("_unseen",)
+
+    T: int
+    # the number of steps, where an algorithm's own differs
+    default_T = 8
+    # why a solver cannot stand in for the steps on the states; None where it can
+    no_solver: str | None = None
+    # whether inference lowers the energy step by step
+    descends = True
+    # whether the steps are on the states themselves
+    steps_states = True
 
     def __init__(
         self,
         model: EnergyModule,
-        T: int = 8,
+        T: int | None = None,
         state_optim: Any = None,
         weight_optim: Any = None,
         *,
@@ -90,127 +80,121 @@ class Algorithm(Phases):
         donate: bool = True,
         compute_dtype: Any = None,
     ):
+        object.__setattr__(self, "_unseen", True)
+        name = type(self).__name__
         if not isinstance(model, EnergyModule):
-            raise TypeError(BAD_MODEL.format(cls=type(self).__name__, got=type(model).__name__))
-        if not vodes_of(model) and is_additive(model):
-            raise ValueError(NO_VODES.format(cls=type(self).__name__, got=type(model).__name__))
+            raise TypeError(BAD_MODEL.format(cls=name, got=type(model).__name__))
+        if not vodes(model) and _lazy.is_additive(model):
+            raise ValueError(NO_VODES.format(cls=name, got=type(model).__name__))
+        T = self.default_T if T is None else T
         if not isinstance(T, int) or T < 0:
             raise ValueError(f"T is the number of inference steps, an int >= 0; got {T!r}")
         if not isinstance(T_predict, int) or T_predict < 0:
             raise ValueError(
                 f"T_predict is the number of steps before a prediction, an int >= 0; got {T_predict!r}"
             )
-        if init not in ("forward", "zero", "normal", "persistent"):
-            raise ValueError(
-                f'init must be "forward", "zero", "normal" or "persistent"; got {init!r}'
-            )
+        check_start(init)
         self.model = model
         self.T, self.T_predict = T, T_predict
-        self.init, self.record, self.unroll, self.donate = init, record, unroll, donate
+        self.init, self.record, self.lazy = init, record, lazy
+        self.unroll, self.donate = unroll, donate
         self.metrics = dict(metrics or {})
         self.compute_dtype = compute_dtype
-        self._stop = static(stop)
-        self._solver = static(None)
-        if hasattr(state_optim, "solve"):
-            self._solver = static(state_optim)
+        self._stop, self._solver = static(stop), static(None)
+        if isinstance(state_optim, StateSolver):
+            self._accept(state_optim)
             state_optim = None
         self.state_optim = Optim(ox.sgd(5e-2) if state_optim is None else state_optim)
-        steps = min(max(T, 3), 64)
-        self.lazy = lazy and keeps_zeros(self.state_optim.optax, steps=steps)
         optim = ox.adamw(1e-3) if weight_optim is None else weight_optim
         self.weight_optim = optim if isinstance(optim, Optim) else Optim(optim)
-        if self.weight_optim.state.get() is None and self.weights():
-            self.weight_optim.init(self.weights_mask()(model))
-        # whether the present call may change weights; set by `_train` on its own copy
-        self._learning = False
+        trainable = once_unfrozen(self.weights_mask())
+        if self.weight_optim.state.get() is None and any(map(trainable.select, _params(model))):
+            self.weight_optim.init(trainable(model))
 
-    # --- what the compiled functions run ----------------------------------------------------------
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        for old, (new, why) in _OLD.items():
+            if old in vars(cls):
+                raise TypeError(RENAMED.format(cls=cls.__name__, old=old, new=new, why=why))
+        if "__init__" in vars(cls):
+            _show_options(cls)
 
-    def _train(self, x: Any, y: Any) -> dict[str, Any]:
-        self._learning = True
-        prediction, initial = self.initialise(x, y)
-        target = self.target(y, prediction)
-        plan = self.plan(x, target, initial)
-        record = self.infer_states(x, target, plan, **({"energies": True} if self.record else {}))
-        energy = self.learn(x, target, plan)
-        out = {"energy": energy, **(record.info or {}), **self._metrics(prediction, y)}
-        if self.record:
-            out["energies"] = record.energies
-        if self.stop is not None or self._solver.get() is not None:
-            out["steps"] = record.steps
-        self._clear()
-        return out
+    def _accept(self, solver: StateSolver) -> None:
+        why = self.no_solver
+        own = [n for n in ("step_states", "start_states") if not _is_pcx(getattr(type(self), n))]
+        if why is None and own:
+            why = f"it has a `{own[0]}` of its own, which a solver would leave out"
+        if why is None and self.stop is not None:
+            why = "`stop=` ends a loop of steps, which a solver replaces"
+        if why is not None:
+            raise ValueError(
+                SOLVER.format(cls=type(self).__name__, solver=type(solver).__name__, why=why)
+            )
+        self._solver = static(solver)
 
-    def _evaluate(self, x: Any, y: Any) -> dict[str, Any]:
-        kept = self._set_aside()
-        if self.T_predict:
-            prediction = self._inferred_prediction(x)
-        else:
-            prediction = forward(x, y, self.model)
-        out = {"energy": self.mean_energy(x, y), **self._metrics(prediction, y)}
-        self._put_back(kept)
-        return out
+    # --- settings, and what algorithms may ask or override -----------------------------------------
 
-    def _predict(self, x: Any) -> Any:
-        kept = self._set_aside()
-        if self.T_predict:
-            prediction = self._inferred_prediction(x)
-        else:
-            prediction = forward(x, None, self.model)
-        self._put_back(kept)
-        return prediction
+    @property
+    def stop(self) -> Stop | None:
+        """When inference ends early, or None."""
+        return self._stop.get()
 
-    def _inferred_prediction(self, x: Any) -> Any:
-        """The model's prediction in the states that T_predict steps without y lead to."""
-        self.T = self.T_predict
-        _, initial = self.initialise(x, None)
-        self.infer_states(x, None, self.plan(x, None, initial))
-        return forward(x, None, self.model, None)
+    @property
+    def solver(self) -> StateSolver | None:
+        """What replaces the steps on the states, or None."""
+        return self._solver.get()
 
-    def _infer(self, x: Any, y: Any, energies: bool, states: bool) -> tuple[Any, Record]:
-        prediction, initial = self.initialise(x, y)
-        target = self.target(y, prediction)
-        record = self.infer_states(
-            x, target, self.plan(x, target, initial), energies=energies, states=states
+    @property
+    def vode_names(self) -> tuple[str, ...]:
+        """Paths of the vodes, in the order of recorded energies."""
+        wanted = {id(v): k for k, v in enumerate(vodes(self.model))}
+        leaves = jax.tree_util.tree_flatten_with_path(
+            self.model, is_leaf=lambda x: id(x) in wanted
+        )[0]
+        names = {
+            wanted[id(x)]: jax.tree_util.keystr(path).lstrip(".")
+            for path, x in leaves
+            if id(x) in wanted
+        }
+        return tuple(names[k] for k in sorted(names))
+
+    def weights_mask(self) -> Mask:
+        """Selects the params that learning changes."""
+        return TRAINABLE
+
+    def weights(self) -> list[BaseParam]:
+        """The params that learning changes."""
+        select = self.weights_mask().select
+        return [param for param in _params(self.model) if select(param)]
+
+    def start_epoch(self, epoch: int) -> None:
+        """Called by the trainer before each epoch; for schedules of the algorithm itself."""
+
+    @_lazy.lazy_safe
+    def start_states(self) -> None:
+        """Fresh optimiser state for every free state."""
+        free = {id(h) for h in free_states(self.model)}
+        if free:
+            self.state_optim.init(Mask(lambda param: id(param) in free)(self.model))
+
+    def mean_energy(self, x: Any, y: Any) -> jax.Array:
+        """The batch's mean energy in the present states."""
+        with step(self.model, clear_params=(CACHE, CACHE)):
+            return jnp.mean(self.sample_energies(x, y, model=self.model))
+
+    def watch(self, x: Any, y: Any, energies: bool, states: bool) -> tuple[Any, Any]:
+        """What `Record` keeps of the present states: the energy of each vode, and the states."""
+        if states:  # clamp first: the states recorded are those that the energies are of
+            with step(self.model, clear_params=(CACHE, CACHE)):
+                call(x, y, model=self.model)
+        return (
+            vode_energies(x, y, model=self.model) if energies else None,
+            tuple(vode.h.get() for vode in vodes(self.model)) if states else None,
         )
-        self.state_optim.clear()
-        return prediction, record
-
-    def _energy(self, x: Any, y: Any) -> Any:
-        kept = self._set_aside()
-        prediction, initial = self.initialise(x, y)
-        target = self.target(y, prediction)
-        self.infer_states(x, target, self.plan(x, target, initial))
-        energies = self.sample_energies(x, target, model=self.model)
-        self._put_back(kept)
-        return energies
-
-    def _metrics(self, prediction: Any, y: Any) -> dict[str, Any]:
-        return {name: jnp.mean(jnp.asarray(f(prediction, y))) for name, f in self.metrics.items()}
-
-    def _clear(self) -> None:
-        self.state_optim.clear()
-        self.model.clear_params(VodeParam.Cache)
-        if self.init != "persistent":
-            self.model.clear_params(VodeParam)
-
-    def _set_aside(self) -> list[tuple[VodeParam, Any]]:
-        """Empty the model's states; gives those that persist, for `_put_back`."""
-        kept = []
-        if self.init == "persistent":
-            kept = [(vode.h, vode.h.get()) for vode in vodes_of(self.model)]
-        self.model.clear_params(VodeParam)
-        return kept
-
-    def _put_back(self, kept: list[tuple[VodeParam, Any]]) -> None:
-        """Clear what a call left behind, and restore what `_set_aside` took."""
-        self._clear()
-        self.model.clear_params(VodeParam)
-        for h, value in kept:
-            h.set(value)
 
     # --- the public interface -----------------------------------------------------------------------
 
+    @compiled(donate=True, first=first_step)
     def train_step(self, x: Any, y: Any = None) -> dict[str, jax.Array]:
         """Learn from one batch; the model is updated in place.
 
@@ -222,19 +206,32 @@ class Algorithm(Phases):
             Arrays on the device, nothing waits for them: "energy", the mean over the batch after inference;
             each of `metrics`; "energies" (T + 1, vodes) with `record`; "steps" if they can vary.
         """
-        return (_TRAIN_DONATE if self.donate else _TRAIN)(x, y, algorithm=self)
+        prediction, energy, record = self.train(x, y)
+        out = {"energy": energy, **(record.info or {}), **self._metrics(prediction, y)}
+        if self.record:
+            out["energies"] = record.energies
+        if self.stop is not None or self.solver is not None:
+            out["steps"] = record.steps
+        self._clear()
+        return out
 
+    @compiled()
     def eval_step(self, x: Any, y: Any) -> dict[str, jax.Array]:
         """Energy and metrics of the forward prediction for one batch; nothing is learned."""
-        return _EVAL(x, y, algorithm=self)
+        with self._aside():
+            prediction = self._prediction(x, y)
+            return {"energy": self.mean_energy(x, y), **self._metrics(prediction, y)}
 
+    @compiled()
     def predict(self, x: Any) -> Any:
         """The model's prediction for a batch, by a forward pass (and T_predict steps of inference).
 
         y is never needed, and never known to that inference.
         """
-        return _PREDICT(x, algorithm=self)
+        with self._aside():
+            return self._prediction(x, None)
 
+    @compiled(static=("T",))
     def energy(self, x: Any, y: Any = None, T: int | None = None) -> jax.Array:
         """Energy of each sample after inference, shape (batch,), in nats.
 
@@ -242,8 +239,13 @@ class Algorithm(Phases):
             T: number of inference steps instead of the algorithm's own; 0 for the energy of the forward
                 pass, which is the loss of back-propagation.
         """
-        return self._with_steps(T, lambda: _ENERGY(x, y, algorithm=self))
+        self.T = self.T if T is None else T
+        with self._aside():
+            _, y = self.start(x, y)
+            self.infer_states(x, y)
+            return self.sample_energies(x, y, model=self.model)
 
+    @compiled(static=("T", "energies", "trajectory"))
     def infer(
         self,
         x: Any,
@@ -262,33 +264,92 @@ class Algorithm(Phases):
         Returns:
             The forward prediction, and a `Record` with `steps`, `energies` (T + 1, vodes), `states`.
         """
+        self.T = self.T if T is None else T
+        prediction, y = self.start(x, y)
         energies = energies and self.stop is None
-        return self._with_steps(T, lambda: _INFER(x, y, energies, trajectory, algorithm=self))
+        record = self.infer_states(x, y, energies=energies, states=trajectory)
+        self.state_optim.clear()
+        return prediction, record
 
-    def _with_steps(self, T: int | None, run: Callable[[], Any]) -> Any:
-        before, self.T = self.T, self.T if T is None else T
-        try:
-            return run()
-        finally:
-            self.T = before
+    @compiled()
+    def largest_state_rate(self, x: Any, y: Any = None) -> jax.Array:
+        """The largest rate at which gradient descent on the states is stable for a batch, to about a percent.
+
+            2 / lambda,   lambda the largest eigenvalue of d2F/dh2, over all samples, after initialisation
+
+        Momentum and training, which moves lambda, call for less.
+
+        Example:
+            >>> import jax.numpy as jnp, pcx.algorithms as pxa, pcx.models as pxm
+            >>> model = pxm.MLP([2, 2, 2], act=lambda a: a, bias=False)
+            >>> for layer in model.layers:
+            ...     _ = layer.nn.weight.set(2 * jnp.eye(2))
+            >>> rate = pxa.PC(model).largest_state_rate(jnp.eye(2), jnp.eye(2))
+            >>> round(float(rate), 3)  # F = 1/2 |h - u|^2 + 1/2 |y - 2 h|^2: the curvature is 1 + 4
+            0.4
+        """
+        with self._aside():
+            _, y = self.start(x, y)
+            return largest_state_rate(self, x, y)
+
+    # --- what these share -----------------------------------------------------------------------------
+
+    def _prediction(self, x: Any, y: Any) -> Any:
+        """Of a forward pass; or in the states that T_predict steps without y lead to."""
+        if not self.T_predict:
+            return forward(x, y, self.model)
+        self.T = self.T_predict
+        self.initialise(x, None)
+        self.infer_states(x, None)
+        return forward(x, None, self.model, None)
+
+    def _metrics(self, prediction: Any, y: Any) -> dict[str, Any]:
+        return {name: jnp.mean(jnp.asarray(f(prediction, y))) for name, f in self.metrics.items()}
+
+    def _clear(self) -> None:
+        self.state_optim.clear()
+        self.model.clear_params(VodeParam.Cache)
+        if self.init != "persistent":
+            self.model.clear_params(VodeParam)
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """Start without states, and leave those that persist as they were found."""
+        kept = [(v.h, v.h.get()) for v in vodes(self.model) if self.init == "persistent"]
+        self._clear()
+        self.model.clear_params(VodeParam)
+        yield
+        self._clear()
+        self.model.clear_params(VodeParam)
+        for h, value in kept:
+            h.set(value)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({type(self.model).__name__}, T={self.T})"
 
 
-def _method(name: str) -> Callable[..., Any]:
-    def run(*args: Any, algorithm: Algorithm) -> Any:
-        with compute_dtype(algorithm.compute_dtype):
-            return getattr(algorithm, name)(*args)
-
-    run.__name__ = run.__qualname__ = name.lstrip("_")
-    return run
+def _params(model: Any) -> list[BaseParam]:
+    return [param for _, param in named_params(model)]
 
 
-# compiled functions for all algorithms: what differs between them is part of the structure
-_TRAIN = jit()(_method("_train"))
-_TRAIN_DONATE = jit(donate_params=True)(_method("_train"))
-_EVAL = jit()(_method("_evaluate"))
-_PREDICT = jit()(_method("_predict"))
-_ENERGY = jit()(_method("_energy"))
-_INFER = jit(static_argnums=(2, 3))(_method("_infer"))
+def _is_pcx(method: Any) -> bool:
+    return method.__module__.startswith("pcx.")
+
+
+def _show_options(cls: type[Interface]) -> None:
+    """Let `help` and editors see all options of a class that declares only its own."""
+    own = inspect.signature(cls.__init__)
+    parameters = [
+        p for p in own.parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    if len(parameters) == len(own.parameters):
+        return  # it says all that it takes
+    shared = inspect.signature(cls.__mro__[1].__init__).parameters  # type: ignore[misc]
+    given = {p.name for p in parameters}
+    merged = [*parameters, *(p for p in shared.values() if p.name not in given)]
+    merged.sort(key=lambda p: p.kind)
+    cls.__init__.__signature__ = own.replace(parameters=merged)  # type: ignore[attr-defined]
+
+
+# by the names of their compiled functions
+_TRAIN_DONATE = Interface.train_step.jitted  # type: ignore[attr-defined]

@@ -6,11 +6,11 @@ from typing import Any
 import jax.numpy as jnp
 
 from ..core import describe
-from ..functional import jit
-from ..predictive_coding import EnergyModule, VodeParam
+from ..predictive_coding import EnergyModule, VodeParam, vodes
 from ..utils import step
-from ._base import Algorithm, _method
-from ._energy_fn import CACHE, batched, vodes_of
+from ._compiled import compiled
+from ._energies import CACHE, batched
+from ._pc import PC
 
 COUNT = """BidirectionalPC: the model has {nodes} vodes, so it needs as many backward layers: \
 backward[0] predicts the input x from vode 0, backward[l] vode l - 1 from vode l. Got {got}; put \
@@ -41,7 +41,7 @@ class Bidirectional(EnergyModule):
         alpha_f: float = 1.0,
         alpha_b: float = 1.0,
     ):
-        nodes = len(vodes_of(forward))
+        nodes = len(vodes(forward))
         if len(backward) != nodes:
             raise ValueError(COUNT.format(nodes=nodes, got=len(backward)))
         self.forward: Any = forward
@@ -60,7 +60,7 @@ class Bidirectional(EnergyModule):
 
     def backward_energies(self) -> list[Any]:
         """`alpha_b / 2 |h_l - g_l(h_{l+1})|^2` for l = 0 ... L-1, of one sample."""
-        h = [jnp.asarray(self.below["x"]), *(vode.get("h") for vode in vodes_of(self.forward))]
+        h = [jnp.asarray(self.below["x"]), *(vode.get("h") for vode in vodes(self.forward))]
         return [
             0.5 * self.alpha_b * jnp.sum(jnp.square(h[k] - self._predict(k, h[k + 1], h[k])))
             for k in range(len(self.backward))
@@ -81,7 +81,7 @@ class Bidirectional(EnergyModule):
         return prediction
 
 
-class BidirectionalPC(Algorithm):
+class BidirectionalPC(PC):
     """Predictive coding with predictions in both directions: one model classifies and generates.
 
         F = alpha_f [sum_{l<L} 1/2 |h_l - f_l(h_{l-1})|^2 + loss(f_L(h_{L-1}), y)]
@@ -92,7 +92,7 @@ class BidirectionalPC(Algorithm):
 
     Args:
         model: the forward direction f, a chain of vodes, as for any algorithm.
-        T, state_optim, weight_optim, and all other options: see `Algorithm`.
+        T, state_optim, weight_optim, and all other options: see `PC`.
         backward: the backward direction, `[g_0, ..., g_{L-1}]`: g_0 predicts x from the first vode,
             g_l vode l - 1 (counted from 0) from vode l. Layers, `Sequential`s, or any callables on
             one sample; None for no prediction.
@@ -123,10 +123,7 @@ class BidirectionalPC(Algorithm):
     def __init__(
         self,
         model: EnergyModule,
-        T: int = 8,
-        state_optim: Any = None,
-        weight_optim: Any = None,
-        *,
+        *args: Any,
         backward: Sequence[Callable[[Any], Any] | None],
         alpha_f: float = 1.0,
         alpha_b: float = 1.0,
@@ -134,7 +131,7 @@ class BidirectionalPC(Algorithm):
     ):
         if isinstance(model, EnergyModule):
             model = Bidirectional(model, backward, alpha_f, alpha_b)
-        super().__init__(model, T, state_optim, weight_optim, **options)
+        super().__init__(model, *args, **options)
 
     def generate(self, y: Any) -> Any:
         """What the backward direction alone makes of outputs y, (batch, *event): inputs x.
@@ -144,8 +141,9 @@ class BidirectionalPC(Algorithm):
         """
         if None in self.model.backward:
             raise ValueError("generate: a backward layer is None, so x cannot be reached from y")
-        return _GENERATE(y, algorithm=self)
+        return self._generate(y)
 
+    @compiled()
     def _generate(self, y: Any) -> Any:
         return _backward_pass(y, None, model=self.model)
 
@@ -162,7 +160,7 @@ class BidirectionalPC(Algorithm):
 @batched
 def _both_energies(x: Any, y: Any, *, model: Any) -> Any:
     model(x, y)
-    total = [model.alpha_f * vode.energy() for vode in vodes_of(model)]
+    total = [model.alpha_f * vode.energy() for vode in vodes(model)]
     predicting = [k for k, layer in enumerate(model.backward) if layer is not None]
     for k, energy in zip(predicting, model.backward_energies(), strict=True):
         total[k] = total[k] + energy
@@ -174,6 +172,3 @@ def _backward_pass(y: Any, _: Any, *, model: Any) -> Any:
     for layer in reversed(model.backward):
         y = layer(y)
     return y
-
-
-_GENERATE = jit()(_method("_generate"))

@@ -12,20 +12,22 @@ import jax
 import jax.numpy as jnp
 
 from ..core import static
-from ..functional import vmap
-from ..predictive_coding import Stack, Vode, energy_modules
+from ..functional import pure, vmap
+from ..predictive_coding import Stack, Vode, energy_modules, free_states, vodes
 from ..predictive_coding._rules import Ruleset, parse_rule
 from ..utils import step as phase
-from ._base import Algorithm
-from ._energy_fn import AXIS, BATCHED, CACHE, batched, gradient, grads_of, pure, vodes_of
-from ._inference import Plan, Record, free_states, make_plan
-from ._wave import Initial, is_additive, is_frozen
+from ._base import SOLVER
+from ._energies import AXIS, BATCHED, CACHE, batched
+from ._gradient import gradient, grads_of
+from ._lazy import is_additive
+from ._loop import Record
+from ._pc import PC
 
 NOT_A_SUM = """EPC(step="scaled") measures its step from the energies of the vodes, so the model's \
 energy must be their sum; {model} has an `energy` of its own. Use step="fixed"."""
 
 
-class EPC(Algorithm):
+class EPC(PC):
     """Predictive coding on the errors: the states are those of a forward pass with errors added.
 
         h_l = u_l + eps_l,    u_l = f_l(h_{l-1}),    eps = 0 at first; the output has none
@@ -42,7 +44,7 @@ class EPC(Algorithm):
     ended.
 
     Args:
-        model, T, state_optim, weight_optim, and all other options: see `Algorithm`. The state
+        model, T, state_optim, weight_optim, and all other options: see `PC`. The state
             optimiser works on the errors. There is nothing to skip, so `lazy` has no effect.
         step: "fixed" for steps of the state optimiser; "scaled" for steps along the gradient whose
             size is measured for each sample, from the curvature along d = -g = -dE/deps, with J the
@@ -74,40 +76,37 @@ class EPC(Algorithm):
         decay in deep predictive coding networks", 2025.
     """
 
+    steps_states = False
+
     def __init__(
         self,
-        model: Any,
-        T: int = 8,
-        state_optim: Any = None,
-        weight_optim: Any = None,
-        *,
+        *args: Any,
         step: Literal["fixed", "scaled"] = "fixed",
         damping: float = 1.0,
         distance: bool = False,
         **options: Any,
     ):
-        super().__init__(model, T, state_optim, weight_optim, **options)
+        super().__init__(*args, **options)
         if step not in ("fixed", "scaled"):
             raise ValueError(f'EPC: step must be "fixed" or "scaled"; got {step!r}')
         if not damping > 0:
             raise ValueError(f"EPC: damping must be positive; got {damping!r}")
-        if step == "scaled" and not is_additive(model):
-            raise ValueError(NOT_A_SUM.format(model=type(model).__name__))
+        if step == "scaled" and not is_additive(self.model):
+            raise ValueError(NOT_A_SUM.format(model=type(self.model).__name__))
+        if step == "scaled" and self.solver is not None:
+            why = 'step="scaled" measures the size of steps of its own'
+            raise ValueError(SOLVER.format(cls="EPC", solver=type(self.solver).__name__, why=why))
         self.step, self.damping, self.distance = step, damping, distance
 
-    def plan(self, x: Any, y: Any, initial: Initial | None) -> Plan:
-        """Nothing can be skipped: every error has a gradient from the first step on."""
-        return make_plan(x, y, self.model, self.T, None, False, self.unroll)
-
-    def infer_states(self, x: Any, y: Any, plan: Plan, **watch: bool) -> Record:
+    def infer_states(self, x: Any, y: Any, **watch: bool) -> Record:
         """States to errors, T steps on the errors, and back; in place."""
         model = self.model
         to_errors(x, y, model, zero=self.init == "forward")
         if not self.distance:
-            record = super().infer_states(x, y, plan, **watch)
+            record = super().infer_states(x, y, **watch)
         else:
             before = self._slopes(x, y)[1]
-            record = super().infer_states(x, y, plan, **watch)
+            record = super().infer_states(x, y, **watch)
             ratio = jnp.sqrt(_squared(self._slopes(x, y)[1]) / _squared(before))
             distance = jnp.where(jnp.isfinite(ratio), ratio, 0.0)  # no gradient: nothing to infer
             record = record._replace(info={"distance": jnp.mean(distance)})
@@ -118,13 +117,11 @@ class EPC(Algorithm):
         """The batch's total energy as a function of the errors."""
         return jnp.sum(_unrolled_energy(x, y, model=model))
 
-    def inference_step(
-        self, x: Any, y: Any, t: Any, reached: frozenset[int]
-    ) -> tuple[jax.Array, list[jax.Array]]:
-        """One step on the errors; see `Algorithm.inference_step`."""
+    def step_states(self, x: Any, y: Any, t: Any) -> tuple[jax.Array, Any]:
+        """One step on the errors; see `PC.step_states`."""
         free = free_states(self.model)
         if self.step == "fixed" or not free:
-            return super().inference_step(x, y, t, reached)
+            return super().step_states(x, y, t)
         energy, grads = self._slopes(x, y)
         squared = _squared(grads)
         total = curvature(x, y, self.model, [-g for g in grads])
@@ -161,9 +158,9 @@ def to_errors(x: Any, y: Any, model: Any, zero: bool = False) -> None:
     """
     with phase(model, clear_params=(CACHE, CACHE)):
         predictions = pure(_predictions, model=model)(x, y)
-    for vode, u in zip(vodes_of(model), predictions, strict=True):
+    for vode, u in zip(vodes(model), predictions, strict=True):
         h = vode.h.get()
-        if h is None or u is None or is_frozen(vode.h) or jnp.shape(u) != jnp.shape(h):
+        if h is None or u is None or vode.is_frozen or jnp.shape(u) != jnp.shape(h):
             continue
         vode.h.set(jnp.zeros_like(h) if zero else h - u)
 
@@ -201,7 +198,7 @@ def _unroll(x: Any, y: Any, model: Any) -> None:
     # one node may be held as several objects here, which share their param
     for module in energy_modules(model):
         vode = module.vode if isinstance(module, Stack) else module
-        if not isinstance(vode, Vode) or is_frozen(vode.h) or vode.h.get() is None:
+        if not isinstance(vode, Vode) or vode.is_frozen or vode.h.get() is None:
             continue
         if isinstance(module, Stack):
             module._errors = vode.h.get()
@@ -229,7 +226,7 @@ def _with_error(ruleset: Ruleset, error: Any) -> Ruleset:
 
 @batched
 def _unrolled_energy(x: Any, y: Any, *, model: Any) -> Any:
-    errors = [(vode.h, vode.h.get()) for vode in vodes_of(model)]
+    errors = [(vode.h, vode.h.get()) for vode in vodes(model)]
     _unroll(x, y, model)
     energy = model.energy()
     for h, error in errors:
@@ -245,7 +242,7 @@ def _states(x: Any, y: Any, *, model: Any) -> None:
 @batched
 def _predictions(x: Any, y: Any, *, model: Any) -> Any:
     model(x, y)
-    return [vode.get("u") for vode in vodes_of(model)]
+    return [vode.get("u") for vode in vodes(model)]
 
 
 @vmap(BATCHED, in_axes=(0, 0, 0), axis_name=AXIS)
@@ -253,13 +250,13 @@ def _nodes(errors: list[Any], x: Any, y: Any, *, model: Any) -> Any:
     for h, error in zip(free_states(model), errors, strict=True):
         h.set(error)
     _unroll(x, y, model)
-    return [(vode.h.get(), vode.get("u")) for vode in vodes_of(model)]
+    return [(vode.h.get(), vode.get("u")) for vode in vodes(model)]
 
 
 @vmap(BATCHED, in_axes=(0,), axis_name=AXIS)
 def _energies_at(nodes: list[Any], *, model: Any) -> Any:
     total: Any = 0.0
-    for vode, (h, u) in zip(vodes_of(model), nodes, strict=True):
+    for vode, (h, u) in zip(vodes(model), nodes, strict=True):
         vode.h.set(h)
         vode.cache["u"] = u
         total = total + vode.energy()

@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from ..core import describe, locate
-from ..functional import jit
-from ..predictive_coding import STATUS, EnergyModule, Vode, se_energy
-from ._base import Algorithm, _method
-from ._energy_fn import batched, forward, vodes_of
-from ._inference import Plan, Record
-from ._wave import Initial
+from ..predictive_coding import STATUS, EnergyModule, Vode, se_energy, vodes
+from ._compiled import compiled
+from ._energies import batched, forward
+from ._loop import Record
+from ._pc import PC
 
 COUNT = """HybridPC: the generator has {nodes} vodes, so the amortiser needs as many layers: \
 amortiser[0] predicts the generator's input from vode 0, amortiser[l] vode l - 1 from vode l. Got \
@@ -43,7 +42,7 @@ class Amortised(EnergyModule):
         inputs: Literal["amortised", "inferred"] = "amortised",
         prior: Any = None,
     ):
-        nodes = len(vodes_of(generator))
+        nodes = len(vodes(generator))
         if len(amortiser) != nodes:
             raise ValueError(COUNT.format(nodes=nodes, got=len(amortiser)))
         if inputs not in ("amortised", "inferred"):
@@ -79,7 +78,7 @@ class Amortised(EnergyModule):
         return h
 
     def _inner(self) -> list[Vode]:
-        return vodes_of(self.generator)[:-1]
+        return vodes(self.generator)[:-1]
 
     def guess(self, x: Any) -> list[Any]:
         """The amortiser's h_0 ... h_{L-1} for one sample of data."""
@@ -100,7 +99,7 @@ class Amortised(EnergyModule):
         return total
 
 
-class HybridPC(Algorithm):
+class HybridPC(PC):
     """Predictive coding that starts from an amortiser's guess: fast first, then slow and exact.
 
         guess:      q_L = x,  q_l = q_l(q_{l+1}),  l = L-1 ... 0        (bottom-up, from the data)
@@ -119,7 +118,7 @@ class HybridPC(Algorithm):
 
     Args:
         model: the generator, `model(label, data)`, a chain of vodes with the last one clamped.
-        T, state_optim, weight_optim, and all other options: see `Algorithm`. The weight optimiser
+        T, state_optim, weight_optim, and all other options: see `PC`. The weight optimiser
             is for generator and amortiser. `init="forward"` starts at the guess; with "zero" or
             "normal" inference has to do without.
         amortiser: `[q_0, ..., q_{L-1}]`, one layer (any callable on one sample) for each of the
@@ -156,10 +155,7 @@ class HybridPC(Algorithm):
     def __init__(
         self,
         model: EnergyModule,
-        T: int = 8,
-        state_optim: Any = None,
-        weight_optim: Any = None,
-        *,
+        *args: Any,
         amortiser: Sequence[Callable[[Any], Any]],
         inputs: Literal["amortised", "inferred"] = "amortised",
         prior: Any = None,
@@ -167,23 +163,22 @@ class HybridPC(Algorithm):
     ):
         if isinstance(model, EnergyModule):
             model = Amortised(model, amortiser, inputs, prior)
-        super().__init__(model, T, state_optim, weight_optim, **options)
+        super().__init__(model, *args, **options)
 
-    def initialise(self, x: Any, y: Any) -> tuple[Any, Initial | None]:
+    def initialise(self, x: Any, y: Any) -> Any:
         """States at the amortiser's guess; the generator's input is free unless y is given."""
         self.model.first.h.frozen = y is not None
         return super().initialise(x, y)
 
-    def infer_states(self, x: Any, y: Any, plan: Plan, **watch: bool) -> Record:
-        """See `Algorithm.infer_states`; also measures the amortiser's error."""
-        record = super().infer_states(x, y, plan, **watch)
+    def infer_states(self, x: Any, y: Any, **watch: bool) -> Record:
+        """See `PC.infer_states`; also measures the amortiser's error."""
+        record = super().infer_states(x, y, **watch)
         error = jnp.mean(jnp.asarray(_amortiser_energy(x, y, model=self.model)))
         return record._replace(info={**(record.info or {}), "amortiser": error})
 
-    def weight_gradients(self, x: Any, y: Any, plan: Plan | None) -> tuple[jax.Array, Any]:
+    def weight_gradients(self, x: Any, y: Any) -> tuple[jax.Array, Any]:
         """Mean energy of the generator, and the gradients of both parts summed over the batch."""
-        # what inference skipped is known of the generator only
-        _, grads = super().weight_gradients(x, y, None)
+        _, grads = super().weight_gradients(x, y)
         return self.mean_energy(x, y), grads
 
     def learning_energy(self, x: Any, y: Any, *, model: Any) -> jax.Array:
@@ -191,20 +186,13 @@ class HybridPC(Algorithm):
         error = jnp.sum(jnp.asarray(_amortiser_energy(x, y, model=model)))
         return super().learning_energy(x, y, model=model) + error
 
+    @compiled()
     def generate(self, y: Any) -> Any:
         """Data from labels (or latents) y, (batch, *event), by a forward pass of the generator."""
-        return _GENERATE(y, algorithm=self)
-
-    def _generate(self, y: Any) -> Any:
-        kept = self._set_aside()
-        prediction = forward(y, None, self.model.generator)
-        self._put_back(kept)
-        return prediction
+        with self._aside():
+            return forward(y, None, self.model.generator)
 
 
 @batched
 def _amortiser_energy(x: Any, _: Any, *, model: Any) -> Any:
     return model.amortiser_energy(x)
-
-
-_GENERATE = jit()(_method("_generate"))

@@ -5,17 +5,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..functional import jit, scan
-from ._base import Algorithm, _method
-from ._energy_fn import batched, forward, vodes_of
+from ..functional import scan
+from ..predictive_coding import vodes
+from ._compiled import compiled
+from ._energies import batched, forward
 from ._langevin import langevin
-from ._wave import Initial, is_frozen
+from ._lazy import lazy_safe
+from ._pc import PC
 
 NO_SIZE = """MCPC.generate: without x, say how many samples to draw side by side, as in \
 `mcpc.generate(n=64)`; got n={n!r}"""
 
 
-class MCPC(Algorithm):
+@lazy_safe
+class MCPC(PC):
     """Monte Carlo predictive coding: inference samples the states instead of minimising over them.
 
         h := u (forward pass);   T times: h <- h - gamma dF/dh + sqrt(2 gamma) xi,  xi ~ N(0, sigma2);
@@ -25,7 +28,7 @@ class MCPC(Algorithm):
     clamped; with every node free, the model itself. sigma2 = 0 is PC.
 
     Args:
-        model, T, weight_optim, and all options: see `Algorithm`.
+        model, T, weight_optim, and all options: see `PC`.
         state_optim: the dynamics: `pxa.langevin(...)`, with or without momentum, by default
             `pxa.langevin(0.01)`; or any other noisy optax transformation.
         output_variance: variance of the clamped nodes (the data) in the model, where all others
@@ -48,24 +51,23 @@ class MCPC(Algorithm):
         4-6.
     """
 
+    no_solver = "its states are samples, and a solver draws no noise"
+    descends = False
+
     def __init__(
         self,
         model: Any,
-        T: int = 8,
+        T: int | None = None,
         state_optim: Any = None,
-        weight_optim: Any = None,
-        *,
+        *args: Any,
         output_variance: float = 1.0,
         **options: Any,
     ):
         if not output_variance > 0:
             raise ValueError(f"MCPC: output_variance must be positive; got {output_variance!r}")
         optim = langevin(0.01) if state_optim is None else state_optim
-        super().__init__(model, T, optim, weight_optim, **options)
+        super().__init__(model, T, optim, *args, **options)
         self.output_variance = float(output_variance)
-        # of the present call: indices of the clamped vodes that it set free, number of chains
-        self._freed: tuple[int, ...] = ()
-        self._chains = 0
 
     def sample(
         self, x: Any, y: Any = None, *, samples: int = 100, burn_in: int = 100, thin: int = 1
@@ -82,7 +84,7 @@ class MCPC(Algorithm):
             For each vode (see `vode_names`), its samples, (samples, batch, *event).
         """
         self._check_counts(samples, burn_in, thin)
-        return _SAMPLE(x, y, samples, burn_in, thin, 0, False, algorithm=self)
+        return self._sample(x, y, samples, burn_in, thin)
 
     def generate(
         self,
@@ -109,67 +111,59 @@ class MCPC(Algorithm):
         self._check_counts(samples, burn_in, thin)
         if x is None and (n is None or n < 1):
             raise ValueError(NO_SIZE.format(n=n))
-        return _SAMPLE(x, None, samples, burn_in, thin, n or 0, True, algorithm=self)
-
-    def initialise(self, x: Any, y: Any) -> tuple[Any, Initial | None]:
-        """As `Algorithm.initialise`; without any data, for as many chains as were asked for."""
-        if x is not None or y is not None:
-            return super().initialise(x, y)
-        first = vodes_of(self.model)[0]
-        # tells the size of the batch; the forward pass replaces it
-        first.h.set(jnp.zeros((self._chains, *(first.shape or ()))))
-        return forward(x, y, self.model), None
+        return self._generate(x, n or 0, samples, burn_in, thin)
 
     def sample_energies(self, x: Any, y: Any, *, model: Any) -> jax.Array:
         """The energy of each sample, with the variance of the output."""
         if self.output_variance == 1.0:
             return super().sample_energies(x, y, model=model)
         factor = 1 / self.output_variance - 1
-        outputs = self._outputs()
 
         @batched
         def energies(x: Any, y: Any, *, model: Any) -> Any:
             model(x, y)
-            vodes = vodes_of(model)
-            return model.energy() + factor * sum(vodes[k].energy() for k in outputs)
+            return model.energy() + factor * sum(v.energy() for v in vodes(model) if _is_output(v))
 
         return energies(x, y, model=model)
 
-    def _outputs(self) -> list[int]:
-        vodes = vodes_of(self.model)
-        return [k for k, v in enumerate(vodes) if is_frozen(v.h) or k in self._freed]
+    @compiled(static=("samples", "burn_in", "thin"))
+    def _sample(self, x: Any, y: Any, samples: int, burn_in: int, thin: int) -> tuple[Any, ...]:
+        with self._aside():
+            self.initialise(x, y)
+            return self._chain(x, y, samples, burn_in, thin)
 
-    def _sample(
-        self, x: Any, y: Any, samples: int, burn_in: int, thin: int, n: int, free: bool
-    ) -> tuple[jax.Array, ...]:
-        kept = self._set_aside()
-        vodes = vodes_of(self.model)
-        self._chains = n
-        self._start_sampling(x, y, free)
-        everything = frozenset(range(len(vodes)))
+    @compiled(static=("n", "samples", "burn_in", "thin"))
+    def _generate(self, x: Any, n: int, samples: int, burn_in: int, thin: int) -> tuple[Any, ...]:
+        with self._aside():
+            if x is None:
+                first = vodes(self.model)[0]
+                # tells the number of chains; the forward pass replaces it
+                first.h.set(jnp.zeros((n, *(first.shape or ()))))
+                forward(x, None, self.model)
+            else:
+                self.initialise(x, None)
+            for vode in vodes(self.model):
+                if vode.is_frozen and vode.energy_fn is not None:
+                    # on this call's copy of the model
+                    vode.h.frozen = False
+                    vode.h.generated = True
+            return self._chain(x, None, samples, burn_in, thin)
+
+    def _chain(self, x: Any, y: Any, samples: int, burn_in: int, thin: int) -> tuple[Any, ...]:
+        """Samples of the states, from the present ones on."""
+        self.start_states()
 
         def one_step(t: Any, *, algorithm: Any) -> Any:
-            algorithm.inference_step(x, y, t, everything)
+            algorithm.step_states(x, y, t)
             return (), None
 
         def one_sample(start: Any, *, algorithm: Any) -> Any:
             scan(one_step, start + jnp.arange(thin))(algorithm=algorithm)
-            return (), tuple(v.h.get() for v in vodes_of(algorithm.model))
+            return (), tuple(v.h.get() for v in vodes(algorithm.model))
 
         scan(one_step, jnp.arange(burn_in))(algorithm=self)
         _, out = scan(one_sample, burn_in + thin * jnp.arange(samples))(algorithm=self)
-        self._put_back(kept)
         return out
-
-    def _start_sampling(self, x: Any, y: Any, free: bool) -> None:
-        self.initialise(x, y)
-        if free:
-            # on this call's copy of the model
-            clamped = [k for k in self._outputs() if vodes_of(self.model)[k].energy_fn is not None]
-            for k in clamped:
-                vodes_of(self.model)[k].h.frozen = False
-            self._freed = tuple(clamped)
-        self.start_states(self.state_optim)
 
     @staticmethod
     def _check_counts(samples: int, burn_in: int, thin: int) -> None:
@@ -180,4 +174,6 @@ class MCPC(Algorithm):
             )
 
 
-_SAMPLE = jit(static_argnums=(2, 3, 4, 5, 6))(_method("_sample"))
+def _is_output(vode: Any) -> bool:
+    """Whether a vode holds data: clamped, or set free to be generated."""
+    return vode.is_frozen or getattr(vode.h, "generated", False)

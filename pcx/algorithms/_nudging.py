@@ -6,20 +6,27 @@ import jax
 import jax.numpy as jnp
 
 from ..core import RKG, Param, RandomKeyGenerator
-from ..predictive_coding import ce_energy
+from ..predictive_coding import traits, vodes
 from ..utils import step
-from ._base import Algorithm
-from ._energy_fn import CACHE, call, vodes_of
-from ._inference import Plan, Record
-from ._wave import is_frozen
+from ._energies import CACHE, batched
+from ._lazy import lazy_safe
+from ._pc import PC, Trained
 
 BAD_BETA = """NudgedPC: beta is the strength of nudging, 0 < beta <= 1; its sign follows from `mode`. \
 Got beta={beta!r}. (beta = 1 with mode="positive" is PC.)"""
 
+NOT_CLAMPED = """NudgedPC mixes each target with the mean of the output that it is clamped on, but {part} is \
+not found on any vode. Clamp it as it is, `vode.set("h", y)` with `vode.h.frozen = True`"""
+
+NO_MEAN = """NudgedPC mixes the target with the mean of the output, and the energy function `{name}` does not say \
+what that is. Declare it: `@pxc.energy_function(mean=...)`, a function of the prediction u (`lambda u: u` if u is \
+the mean itself)"""
+
 _SIGN = {"positive": 1.0, "negative": -1.0, "centred": 1.0}
 
 
-class NudgedPC(Algorithm):
+@lazy_safe
+class NudgedPC(PC):
     """Nudged predictive coding: the output is clamped near its prediction, in the target's direction.
 
         h := u (forward pass);   h_L := u_L + beta (y - u_L), u_L of that pass;
@@ -27,11 +34,12 @@ class NudgedPC(Algorithm):
 
     beta > 0 is positive nudging (PN), beta < 0 negative nudging (NN): away from the target, with the
     sign of the update flipped by the factor 1/beta. Centred nudging (CN) alternates between both, or
-    averages them, in which the odd orders of beta cancel. beta = 1 is exactly PC. For an output with
-    `ce_energy` the distribution is nudged, softmax(u_L) in place of u_L.
+    averages them, in which the odd orders of beta cancel. beta = 1 is exactly PC. What is nudged is the
+    mean of the output: softmax(u_L) in place of u_L with `ce_energy`, sigmoid(u_L) with
+    `bernoulli_energy`, and so on (`pxc.Traits.mean`). With several outputs y is a tuple, or any tree.
 
     Args:
-        model, T, state_optim, weight_optim, and all options: see `Algorithm`.
+        model, T, state_optim, weight_optim, and all options: see `PC`.
         beta: strength of nudging at epoch 0, in (0, 1].
         mode: "positive", "negative" or "centred".
         beta_increase: beta grows by this much per epoch, up to 1 (`start_epoch`).
@@ -46,7 +54,8 @@ class NudgedPC(Algorithm):
 
     Raises:
         ValueError: beta outside (0, 1], a negative `beta_increase`, an unknown mode, alternate or scale;
-            "average" with `init="persistent"`, whose two runs would not start alike.
+            "average" with `init="persistent"`, whose two runs would not start alike. When first called:
+            an output whose mean is not known, or that y is not found on.
 
     Example:
         >>> import jax.numpy as jnp, optax, pcx.algorithms as pxa, pcx.models as pxm
@@ -65,11 +74,7 @@ class NudgedPC(Algorithm):
 
     def __init__(
         self,
-        model: Any,
-        T: int = 8,
-        state_optim: Any = None,
-        weight_optim: Any = None,
-        *,
+        *args: Any,
         beta: float = 1.0,
         mode: Literal["positive", "negative", "centred"] = "positive",
         beta_increase: float = 0.0,
@@ -78,7 +83,7 @@ class NudgedPC(Algorithm):
         rkg: RandomKeyGenerator = RKG,
         **options: Any,
     ):
-        super().__init__(model, T, state_optim, weight_optim, **options)
+        super().__init__(*args, **options)
         _check("mode", mode, ("positive", "negative", "centred"))
         _check("alternate", alternate, ("epoch", "batch", "average"))
         _check("scale", scale, ("beta", "sign"))
@@ -106,47 +111,71 @@ class NudgedPC(Algorithm):
             sign = 1.0 if bool(jax.random.bernoulli(self._rkg())) else -1.0
         self.beta.set(jnp.asarray(sign * size, self.beta.dtype))
 
-    def target(self, y: Any, prediction: Any) -> Any:
-        """The prediction, moved by beta towards y; y=None stays None."""
+    def start(self, x: Any, y: Any) -> tuple[Any, Any]:
+        """Forward initialisation, and the target near each output's mean in that pass."""
+        prediction = self.initialise(x, y)
         if y is None:
-            return None
+            return prediction, None
         if self.mode == "centred" and self.alternate == "batch":
             self.beta *= jnp.where(jax.random.bernoulli(RKG()), 1.0, -1.0)
-        mean = self._mean(prediction)
-        return mean + self.beta.astype(mean.dtype) * (y - mean)
+        return prediction, self.target(y, output_means(x, y, self.model))
 
-    def infer_states(self, x: Any, y: Any, plan: Plan, **watch: bool) -> Record:
-        """Inference towards the nudged target, which a recorded trajectory starts with."""
-        if watch.get("states"):
-            with step(self.model, clear_params=(CACHE, CACHE)):
-                call(x, y, model=self.model)
-        return super().infer_states(x, y, plan, **watch)
+    def target(self, y: Any, prediction: Any) -> Any:
+        """The outputs' means, moved by beta towards y."""
+        mix = lambda mean, y: mean + self.beta.astype(mean.dtype) * (y - mean)
+        return jax.tree_util.tree_map(mix, prediction, y)
 
-    def weight_gradients(self, x: Any, y: Any, plan: Plan | None) -> tuple[jax.Array, Any]:
-        """Mean energy, and the gradients times 1/beta (or its sign), summed over the batch."""
-        energy, grads = super().weight_gradients(x, y, plan)
-        factor = 1 / self.beta if self.scale == "beta" else jnp.sign(self.beta.get())
-        return energy, jax.tree_util.tree_map(lambda g: g * factor.astype(g.dtype), grads)
-
-    def learn(self, x: Any, y: Any, plan: Plan | None) -> jax.Array:
-        """One step on the weights; "average" infers once more, with the opposite nudge, before it."""
+    def train(self, x: Any, y: Any) -> Trained:
+        """One training step; "average" infers twice, with opposite nudges from the same initial states."""
         if not (self.mode == "centred" and self.alternate == "average") or y is None:
-            return super().learn(x, y, plan)
-        energy, grads = self.weight_gradients(x, y, plan)
-        prediction, initial = self.initialise(x, y)
-        other = 2 * self._mean(prediction) - y
-        self.infer_states(x, other, self.plan(x, other, initial))
-        self.beta *= -1
-        mirrored = self.weight_gradients(x, other, plan)
-        self.beta *= -1
-        grads = jax.tree_util.tree_map(lambda a, b: (a + b) / 2, grads, mirrored[1])
-        self.step_weights(grads, x, y)
-        return (energy + mirrored[0]) / 2
+            return super().train(x, y)
+        runs = []
+        for _ in range(2):
+            prediction, nudged = self.start(x, y)
+            record = self.infer_states(x, nudged, energies=self.record)
+            runs.append((prediction, record, *self.weight_gradients(x, nudged)))
+            self.beta *= -1
+        (prediction, record, F, grads), (_, _, mirrored_F, mirrored) = runs
+        mean = jax.tree_util.tree_map(lambda a, b: (a + b) / 2, grads, mirrored)
+        self.apply_gradients(mean, x, y)
+        return Trained(prediction, (F + mirrored_F) / 2, record)
 
-    def _mean(self, prediction: Any) -> Any:
-        """The mean of the output under the model."""
-        outputs = [v for v in vodes_of(self.model) if is_frozen(v.h) and v.energy_fn is ce_energy]
-        return jax.nn.softmax(prediction, axis=-1) if outputs else prediction
+    def weight_gradients(self, x: Any, y: Any) -> tuple[jax.Array, Any]:
+        """Mean energy, and the gradients times 1/beta (or its sign), summed over the batch."""
+        F, grads = super().weight_gradients(x, y)
+        factor = 1 / self.beta if self.scale == "beta" else jnp.sign(self.beta.get())
+        return F, jax.tree_util.tree_map(lambda g: g * factor.astype(g.dtype), grads)
+
+
+def output_means(x: Any, y: Any, model: Any) -> Any:
+    """The mean of each clamped output under the model in a forward pass, a tree like y.
+
+    Raises:
+        ValueError: a part of y is not found on any vode; an energy function whose mean is not known.
+    """
+    with step(model, clear_params=(CACHE, CACHE)):
+        return _output_means(x, y, model=model)
+
+
+@batched
+def _output_means(x: Any, y: Any, *, model: Any) -> Any:
+    model(x, y)
+    outputs = [vode for vode in vodes(model) if vode.is_frozen]
+    leaves, treedef = jax.tree_util.tree_flatten(y)
+    found = []
+    for index, leaf in enumerate(leaves):
+        clamped = [v for v in outputs if v.h.get() is leaf]
+        if not clamped and len(outputs) == len(leaves) == 1:
+            clamped = outputs  # y was converted on its way
+        if not clamped:
+            part = f"part {index} of y" if len(leaves) > 1 else "y"
+            raise ValueError(NOT_CLAMPED.format(part=part))
+        mean = traits(clamped[0].energy_fn).mean
+        if mean is None:
+            name = getattr(clamped[0].energy_fn, "__name__", repr(clamped[0].energy_fn))
+            raise ValueError(NO_MEAN.format(name=name))
+        found.append(mean(clamped[0].get("u")))
+    return treedef.unflatten(found)
 
 
 def _check(name: str, value: str, known: tuple[str, ...]) -> None:

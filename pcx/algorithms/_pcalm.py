@@ -7,14 +7,11 @@ import jax.numpy as jnp
 
 from ..core import Param
 from ..functional import vmap
-from ..predictive_coding import zero_energy
-from ..utils import Optim, step
-from ._base import Algorithm
-from ._energy_fn import AXIS, BATCHED, CACHE, vodes_of
-from ._wave import is_frozen
-
-SOLVER = """PCALM steps its multipliers between steps on the states, which the solver {solver} does not \
-leave room for; give an optax transformation as `state_optim`"""
+from ..predictive_coding import vodes, zero_energy
+from ..utils import step
+from ._energies import AXIS, BATCHED, CACHE
+from ._lazy import lazy_safe
+from ._pc import PC
 
 
 class Multiplier(Param):
@@ -23,7 +20,8 @@ class Multiplier(Param):
     __slots__ = ()
 
 
-class PCALM(Algorithm):
+@lazy_safe
+class PCALM(PC):
     """Predictive coding by the augmented Lagrangian: each node has a multiplier beside its state.
 
         A = loss(u_L, y) + sum_l rho/2 |h_l - u_l + lam_l / rho|^2        over the free nodes l
@@ -39,7 +37,7 @@ class PCALM(Algorithm):
     of F in the states and D'D that of its hidden part: about 2/3 of PC's bound 2 / |H| at alpha = 1.
 
     Args:
-        model, T, state_optim, weight_optim, and all options: see `Algorithm`. The authors use SGD with
+        model, T, state_optim, weight_optim, and all options: see `PC`. The authors use SGD with
             lr 0.25 and T = 64.
         alpha: step size of the multipliers.
         rho: weight of the penalty.
@@ -60,37 +58,27 @@ class PCALM(Algorithm):
         Seely & Gould, arXiv 2605.31022, 2026.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        T: int = 64,
-        state_optim: Any = None,
-        weight_optim: Any = None,
-        *,
-        alpha: float = 1.0,
-        rho: float = 1.0,
-        **options: Any,
-    ):
+    default_T = 64
+    no_solver = "it steps its multipliers between steps on the states"
+    descends = False
+
+    def __init__(self, *args: Any, alpha: float = 1.0, rho: float = 1.0, **options: Any):
         if alpha < 0 or not rho > 0:
             raise ValueError(
                 f"PCALM needs alpha >= 0 and rho > 0; got alpha={alpha!r}, rho={rho!r}"
             )
-        super().__init__(model, T, state_optim, weight_optim, **options)
-        if self._solver.get() is not None:
-            raise ValueError(SOLVER.format(solver=type(self._solver.get()).__name__))
+        super().__init__(*args, **options)
         self.alpha, self.rho = float(alpha), float(rho)
-        self.multipliers = [Multiplier() for _ in vodes_of(model)]
+        self.multipliers = [Multiplier() for _ in vodes(self.model)]
 
-    def start_states(self, optim: Optim) -> None:
+    def start_states(self) -> None:
         """Fresh optimiser state for every free state, and multipliers of zero."""
-        super().start_states(optim)
-        for vode, lam in zip(vodes_of(self.model), self.multipliers, strict=True):
-            constrained = not is_frozen(vode.h) and vode.energy_fn not in (None, zero_energy)
+        super().start_states()
+        for vode, lam in zip(vodes(self.model), self.multipliers, strict=True):
+            constrained = not vode.is_frozen and vode.energy_fn not in (None, zero_energy)
             lam.set(jnp.zeros_like(vode.h.get()) if constrained else None)
 
-    def inference_step(
-        self, x: Any, y: Any, t: Any, reached: frozenset[int]
-    ) -> tuple[jax.Array, list[jax.Array]]:
+    def step_states(self, x: Any, y: Any, t: Any) -> tuple[jax.Array, Any]:
         """The multipliers' update that the last step left open, then one step on the states.
 
         The update is made here because it needs the predictions in the new states, which this step
@@ -101,7 +89,7 @@ class PCALM(Algorithm):
         for lam, error in zip(self.multipliers, errors, strict=True):
             if lam.get() is not None:
                 lam.set(lam.get() + jnp.asarray(rate, error.dtype) * error)
-        return super().inference_step(x, y, t, reached)
+        return super().step_states(x, y, t)
 
     def sample_energies(self, x: Any, y: Any, *, model: Any) -> jax.Array:
         """A of each sample, with the present multipliers; F where there are none."""
@@ -114,7 +102,7 @@ class PCALM(Algorithm):
         def energies(lams: Any, x: Any, y: Any, *, model: Any) -> Any:
             model(x, y)
             total = model.energy()
-            for vode, lam in zip(vodes_of(model), lams, strict=True):
+            for vode, lam in zip(vodes(model), lams, strict=True):
                 if lam is not None:
                     total = total + (rho - 1) * vode.energy() + jnp.sum(lam * _error(vode))
                     total = total + jnp.sum(lam * lam) / (2 * rho)
@@ -129,21 +117,14 @@ class PCALM(Algorithm):
         @vmap(BATCHED, in_axes=(0, 0), axis_name=AXIS)
         def errors(x: Any, y: Any, *, model: Any) -> Any:
             model(x, y)
-            pairs = zip(vodes_of(model), chosen, strict=True)
+            pairs = zip(vodes(model), chosen, strict=True)
             return [_error(vode) if wanted else None for vode, wanted in pairs]
 
         with step(self.model, clear_params=(CACHE, CACHE)):
             return errors(x, y, model=self.model)
 
-    def _set_aside(self) -> list[Any]:
-        self._forget()
-        return super()._set_aside()
-
     def _clear(self) -> None:
-        self._forget()
         super()._clear()
-
-    def _forget(self) -> None:
         for lam in self.multipliers:
             lam.set(None)
 

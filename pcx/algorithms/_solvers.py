@@ -4,15 +4,45 @@ A state solver is any object with `solve(algorithm, x, y, energies=..., states=.
 moves the free states of `algorithm.model` in place; hand it to an algorithm as `state_optim`.
 """
 
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 
-from ..functional import scan
+from ..functional import pure, scan
+from ..predictive_coding import free_states
 from ..utils import step
-from ._energy_fn import CACHE, pure
-from ._inference import Record, free_states
+from ._energies import CACHE
+from ._loop import Record
+
+
+@runtime_checkable
+class StateSolver(Protocol):
+    """What can stand in for the steps on the states: hand it to an algorithm as `state_optim`.
+
+    Example:
+        >>> import jax.numpy as jnp, pcx.algorithms as pxa, pcx.models as pxm, pcx.predictive_coding as pxc
+        >>> class Nothing:  # leaves every state where it is
+        ...     def solve(self, algorithm, x, y, *, energies=False, states=False):
+        ...         return pxa.Record(0)
+        >>> pc = pxa.PC(pxm.MLP([2, 4, 2]), state_optim=Nothing())
+        >>> int(pc.train_step(jnp.eye(2), jnp.eye(2))["steps"])
+        0
+    """
+
+    def solve(
+        self, algorithm: Any, x: Any, y: Any, *, energies: bool = False, states: bool = False
+    ) -> Record:
+        """Move the free states of `algorithm.model`, (batch, *event) each, in place.
+
+        They should lower `algorithm.inference_energy(x, y, model=model)`, the energy summed over the batch,
+        each sample independently of the others. `algorithm.T` is the number of steps that was asked for.
+
+        Returns:
+            A `Record` with the number of steps; "energies" and "states" along the way if asked for.
+        """
+        ...
+
 
 MISSING = """pxa.Diffrax needs the package diffrax, which is not installed: \
 `pip install "pcx[diffrax]"`"""

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from ..core import Mask
-from ..functional import jit, value_and_grad, vmap
+from ..functional import jit, pure, value_and_grad, vmap
 from ..nn import LayerParam, Sequential
-from ._energy_fn import AXIS, BATCHED, pure
+from ._energies import AXIS, BATCHED
 
 MODES = {
     "strict": "strict",

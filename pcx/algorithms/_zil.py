@@ -3,15 +3,16 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax as ox
 
-from ..core import is_param, named_params, static
+from ..core import is_param, named_params
+from ..predictive_coding import free_states, vodes
 from ..utils import Optim, OptimTree
-from ._base import Algorithm
-from ._energy_fn import gradient, grads_of, vodes_of
-from ._inference import Plan, plan_loop
-from ._wave import Dependencies, Initial, is_frozen, trace_wave
+from . import _lazy
+from ._gradient import gradient, grads_of
+from ._lazy import Dependencies, lazy_safe
+from ._loop import Record, loop
+from ._pc import PC, Trained
 
 OPTIONS = """ZIL has steps of its own: forward initialisation, state learning rate 1, one step for each \
 layer. {what} Leave it out, or use PC"""
@@ -30,7 +31,8 @@ times. Use separate params, or PC"""
 TOO_SHORT = """ZIL: this network has {levels} layers, so inference takes at least {levels} steps; got T={T}"""
 
 
-class ZIL(Algorithm):
+@lazy_safe
+class ZIL(PC):
     """Zero-divergence inference learning (Z-IL): PC whose weights make exactly back-propagation's update.
 
         h := u (forward pass); L steps with state learning rate 1, in which at step t = 0 ... L-1
@@ -42,11 +44,11 @@ class ZIL(Algorithm):
     not from the order of its attributes. With `T` the rest of inference follows: Z-IL + PC.
 
     Args:
-        model, metrics, record, donate: see `Algorithm`.
+        model, metrics, record, donate: see `PC`.
         T: None for Z-IL alone, L steps. Else, after those, T - L ordinary steps on the states with
             `state_optim`, and one full weight step of PC.
         state_optim: for the steps after the first L.
-        weight_optim: as for `Algorithm`; applied to each param by itself, since layers learn at
+        weight_optim: as for `PC`; applied to each param by itself, since layers learn at
             different times (so clipping by a global norm acts on each param's own).
 
     Raises:
@@ -64,6 +66,10 @@ class ZIL(Algorithm):
         predictive coding networks", 2020.
     """
 
+    default_T = 0
+    no_solver = "it has one step for each layer"
+    descends = False
+
     def __init__(
         self,
         model: Any,
@@ -77,68 +83,70 @@ class ZIL(Algorithm):
                 weight_optim = weight_optim.optax
             optax = ox.adamw(1e-3) if weight_optim is None else weight_optim
             weight_optim = OptimTree(optax, is_param)
-        super().__init__(model, 0 if T is None else T, state_optim, weight_optim, **options)
+        super().__init__(model, T, state_optim, weight_optim, **options)
         for what, wrong in (
             (f"init={self.init!r} does not fit.", self.init != "forward"),
             ("`stop` does not fit.", self.stop is not None),
-            ("A solver does not fit.", self._solver.get() is not None),
         ):
             if wrong:
                 raise ValueError(OPTIONS.format(what=what))
         # None: as many steps as there are levels
         self.T = T  # type: ignore[assignment]
-        # for each step, the ids of the params that learn; known once the model is traced
-        self._levels = static(())
 
-    def plan(self, x: Any, y: Any, initial: Initial | None) -> Plan:
-        """Find the levels; L steps, or T."""
-        dependencies = trace_wave(x, y, self.model, initial)
-        levels = self._find_levels(dependencies)
+    def train(self, x: Any, y: Any) -> Trained:
+        """One training step: a level learns at each of the first L; with T, all weights after the last."""
+        prediction, y = self.start(x, y)
+        record = self._run(x, y, learn=True, energies=self.record)
+        energy = self.mean_energy(x, y) if self.T is None else self.step_weights(x, y)
+        return Trained(prediction, energy, record)
+
+    def infer_states(
+        self, x: Any, y: Any, *, energies: bool = False, states: bool = False
+    ) -> Record:
+        """The same steps on the states, without learning."""
+        return self._run(x, y, learn=False, energies=energies, states=states)
+
+    def _run(self, x: Any, y: Any, learn: bool, **watch: bool) -> Record:
+        levels = self._find_levels(_lazy.trace_wave(x, y, self.model, _lazy.observed()))
+        if learn and self.T is not None and len(levels) > self.T:
+            raise ValueError(TOO_SHORT.format(levels=len(levels), T=self.T))
+
+        @lazy_safe
+        def step(algorithm: Any, x: Any, y: Any, t: Any) -> tuple[jax.Array, Any]:
+            # only ordinary steps are scanned, with a traced t
+            if not isinstance(t, int) or t >= len(levels):
+                return algorithm.step_states(x, y, t)
+            return algorithm.step_level(x, y, levels[t] if learn else frozenset())
+
         steps = len(levels) if self.T is None else self.T
-        if self._learning:
-            self._levels = static(levels)
-            if steps < len(levels):
-                raise ValueError(TOO_SHORT.format(levels=len(levels), T=steps))
-        else:
-            self._levels = static((frozenset(),) * len(levels))
-        plan = plan_loop(dependencies, steps, self.unroll)
-        own = min(len(levels), steps)
-        return Plan(plan.reached, max(plan.unrolled, own), dependencies)
+        self.start_states()
+        return loop(self, step, x, y, T=steps, at_least=len(levels), **watch)
 
-    def inference_step(
-        self, x: Any, y: Any, t: Any, reached: frozenset[int]
-    ) -> tuple[jax.Array, list[jax.Array]]:
-        """In the first L steps h <- h - dF/dh, and one level learns; then an ordinary step."""
-        levels = self._levels.get()
-        # only ordinary steps are scanned, with a traced t
-        if not isinstance(t, int) or t >= len(levels):
-            return super().inference_step(x, y, t, reached)
-        states = self.states(reached)
-        weights = [p for p in self.weights() if id(p) in levels[t]]
-        if not states and not weights:
-            return jnp.zeros(()), []
-        energy, grads = gradient(x, y, self.model, states + weights, self.inference_energy)
-        slopes = grads_of(states, self.model, grads)
+    def step_level(self, x: Any, y: Any, level: frozenset[int]) -> tuple[jax.Array, Any]:
+        """h <- h - dF/dh, and the weights of one level (ids of params) learn, from one gradient."""
+        states = free_states(self.model)
+        weights = [p for p in self.weights() if id(p) in level]
+        F, dF = gradient(self.inference_energy, x, y, self.model, [*states, *weights])
+        slopes = grads_of(states, self.model, dF)
         for h, slope in zip(states, slopes, strict=True):
             h.set(h.get() - slope)
         if weights:
-            self.step_weights(grads, x, y)
-        return energy, slopes
-
-    def learn(self, x: Any, y: Any, plan: Plan | None) -> jax.Array:
-        """The full weight step, if T is given; the batch's mean energy after inference."""
-        if self.T is not None:
-            return super().learn(x, y, plan)
-        return self.mean_energy(x, y)
+            self.apply_gradients(dF, x, y)
+        return F, slopes
 
     def _find_levels(self, dependencies: Dependencies) -> tuple[frozenset[int], ...]:
         """For each step, the ids of the params whose first error arrives at it."""
-        vodes, names = vodes_of(self.model), self.vode_names
-        wrong = [names[k] for k in sorted(dependencies.active) if not is_frozen(vodes[k].h)]
+        nodes, names = vodes(self.model), self.vode_names
+        wrong = [
+            names[k] if k is not None else "a module with an energy of its own"
+            for k in (dependencies.terms[i] for i in sorted(dependencies.active))
+            if k is None or not nodes[k].is_frozen
+        ]
         if wrong:
             raise ValueError(NOT_ZERO.format(names=", ".join(f"`{n}`" for n in wrong)))
-        active = dependencies.active_at(len(vodes))
-        level = {k: t for t in reversed(range(len(active))) for k in active[t]}
+        active = dependencies.active_at(len(nodes))
+        first = {i: t for t in reversed(range(len(active))) for i in active[t]}
+        level = {dependencies.terms[i]: t for i, t in first.items()}
         for above, a in level.items():
             for below in dependencies.inputs[above]:
                 if below in level and level[below] != a + 1:
@@ -146,15 +154,15 @@ class ZIL(Algorithm):
                         LEVELS.format(below=names[below], a=level[below], above=names[above], b=a)
                     )
         users: dict[int, set[int]] = {}
-        for k, t in level.items():
-            for param in dependencies.weights[k]:
+        for i, t in first.items():
+            for param in dependencies.weights[i]:
                 users.setdefault(param, set()).add(t)
         mask = self.weights_mask()
         for path, param in named_params(self.model):
             if len(users.get(id(param), ())) > 1 and mask.select(param):
                 at = " and ".join(map(str, sorted(users[id(param)])))
                 raise ValueError(SHARED.format(name=path, levels=at))
-        count = 1 + max(level.values(), default=-1)
+        count = 1 + max(first.values(), default=-1)
         return tuple(
             frozenset(p for p, levels in users.items() if levels == {t}) for t in range(count)
         )

@@ -18,12 +18,10 @@ import numpy as np
 
 from ..core import RKG, named_params
 from ..nn import LayerParam
-from ..predictive_coding import VodeParam
-from ._base import Algorithm
-from ._energy_fn import vodes_of
-from ._wave import is_frozen
+from ..predictive_coding import VodeParam, vodes
+from ._pc import PC
 
-Make = Callable[[Any], Algorithm]
+Make = Callable[[Any], PC]
 MakeModel = Callable[[], Any]
 
 
@@ -167,8 +165,8 @@ def check_inference(
             f"inference took the energy from {energies[0]} to {energies[-1]}",
         )
     moved = False
-    for vode, states in zip(vodes_of(algorithm.model), record.states or (), strict=True):
-        if is_frozen(vode.h):
+    for vode, states in zip(vodes(algorithm.model), record.states or (), strict=True):
+        if vode.is_frozen:
             _check(np.array_equal(states[0], states[-1]), "inference moved a clamped state")
         else:
             moved |= bool(np.any(states[0] != states[-1]))
@@ -183,10 +181,10 @@ def check_inference(
 def check_frozen_nodes(make_algorithm: Make, make_model: MakeModel, x: Any, y: Any) -> None:
     """A hidden node that is frozen stays where initialisation put it."""
     model = _seeded(make_model)
-    free = [vode for vode in vodes_of(model) if not is_frozen(vode.h)]
+    free = [vode for vode in vodes(model) if not vode.is_frozen]
     free[-1].h.frozen = True
     algorithm = make_algorithm(model)
-    position = next(k for k, v in enumerate(vodes_of(algorithm.model)) if v.h is free[-1].h)
+    position = next(k for k, v in enumerate(vodes(algorithm.model)) if v.h is free[-1].h)
     _, record = algorithm.infer(x, y, trajectory=True)
     states = (record.states or ())[position]
     _check(np.array_equal(states[0], states[-1]), "a frozen node moved during inference")

@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..algorithms._energy_fn import CACHE, pure, total_energy
-from ..algorithms._inference import free_states
-from ..predictive_coding import STATUS
+from ..algorithms._energies import CACHE, sample_energies
+from ..functional import pure
+from ..predictive_coding import STATUS, free_states
 from ..utils import step
 
 
@@ -31,19 +31,19 @@ def state_hessian(model: Any, x: Any, y: Any = None) -> jax.Array:
 
     def start(x: Any, y: Any, *, model: Any) -> Any:
         with step(model, STATUS.INIT, clear_params=(CACHE, CACHE)):
-            total_energy(x, y, model=model)
+            sample_energies(x, y, model=model)
         return [h.get() for h in free_states(model)]
 
     def energy(flat: Any, x: Any, y: Any, *, model: Any) -> Any:
         with step(model, STATUS.INIT, clear_params=(CACHE, CACHE)):
-            total_energy(x, y, model=model)
+            sample_energies(x, y, model=model)
         position = 0
         for h in free_states(model):
             value = h.get()
             h.set(flat[position : position + value.size].reshape(value.shape))
             position += value.size
         with step(model, clear_params=(CACHE, CACHE)):
-            return total_energy(x, y, model=model)
+            return jnp.sum(sample_energies(x, y, model=model)[0])
 
     flat = jnp.concatenate([jnp.ravel(h) for h in pure(start, model=model)(x, y)])
     return jax.hessian(pure(energy, model=model))(flat, x, y)

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..algorithms._energy_fn import CACHE, pure, vodes_of
-from ..predictive_coding import STATUS
+from ..algorithms._energies import CACHE
+from ..functional import pure
+from ..predictive_coding import STATUS, vodes
 from ..utils import step
 
 CHAIN = """LinearNetwork.from_model: the prediction of vode {node} depends on the state of vode \
@@ -183,18 +184,18 @@ def _predictions(model: Any, x: jax.Array) -> tuple[Any, list[jax.Array]]:
     def states(x: Any, *, model: Any) -> Any:
         with step(model, STATUS.INIT, clear_params=(CACHE, CACHE)):
             model(x)
-        return [vode.h.get() for vode in vodes_of(model)]
+        return [vode.h.get() for vode in vodes(model)]
 
     shapes = [x, *pure(states, model=model)(x)]
 
     def predictions(flat: Any, *, model: Any) -> Any:
         values = [v.reshape(s.shape) for v, s in zip(flat, shapes[:-1], strict=True)]
-        vodes = vodes_of(model)
+        nodes = vodes(model)
         with step(model, clear_params=(CACHE, CACHE)):
             # the last state reaches no prediction, but must be there to be called
-            for vode, value in zip(vodes, [*values[1:], shapes[-1]], strict=True):
+            for vode, value in zip(nodes, [*values[1:], shapes[-1]], strict=True):
                 vode.h.set(value)
             model(values[0])
-            return [jnp.ravel(vode.get("u")) for vode in vodes]
+            return [jnp.ravel(vode.get("u")) for vode in nodes]
 
     return pure(predictions, model=model), shapes[:-1]

@@ -11,7 +11,6 @@ import pytest
 import pcx.algorithms as pxa
 import pcx.nn as pxnn
 import pcx.predictive_coding as pxc
-from pcx.algorithms import _base
 
 DIMS, BATCH, T = [20, 16, 16, 16, 5], 8, 8
 
@@ -86,13 +85,13 @@ def raw(data):
 
 def test_the_full_step_has_as_many_matrix_products_as_the_hand_written_one(data, raw):
     pc = make(lazy=False)
-    compiled = _base._TRAIN_DONATE.lower(*data, algorithm=pc).compile()
+    compiled = pxa.PC.train_step.jitted.lower(*data, algorithm=pc).compile()
     assert products(raw) > 20
     assert products(compiled) <= products(raw)
 
 
 def test_the_lazy_step_has_fewer(data, raw):
-    compiled = _base._TRAIN_DONATE.lower(*data, algorithm=make()).compile()
+    compiled = pxa.PC.train_step.jitted.lower(*data, algorithm=make()).compile()
     assert products(compiled) < products(raw)
 
 
@@ -122,7 +121,7 @@ def test_compile_time_is_flat_in_T_beyond_the_lazy_prefix(data):
 
     def size(steps):
         pc = pxa.PC(Net(), steps, optax.sgd(0.05), optax.sgd(0.1))
-        return len(_base._TRAIN_DONATE.lower(*data, algorithm=pc).as_text().splitlines())
+        return len(pxa.PC.train_step.jitted.lower(*data, algorithm=pc).as_text().splitlines())
 
     assert size(400) == size(40)
 
@@ -145,6 +144,6 @@ def test_a_convolution_is_not_put_into_a_loop_on_cpu():
     texts = {}
     for unroll in ("auto", False):
         pc = pxa.PC(ConvNet(), 20, optax.sgd(0.05), optax.sgd(0.1), unroll=unroll)
-        texts[unroll] = _base._TRAIN_DONATE.lower(x, y, algorithm=pc).as_text()
+        texts[unroll] = pxa.PC.train_step.jitted.lower(x, y, algorithm=pc).as_text()
     assert "stablehlo.while" in texts[False]
     assert ("stablehlo.while" in texts["auto"]) == (jax.default_backend() != "cpu")

@@ -147,14 +147,14 @@ def test_an_algorithm_of_ones_own_overrides_one_method():
     class Signed(pxa.Algorithm):
         """Learning by the sign of the gradient."""
 
-        def weight_gradients(self, x, y, plan):
-            energy, grads = super().weight_gradients(x, y, plan)
+        def weight_gradients(self, x, y):
+            energy, grads = super().weight_gradients(x, y)
             return energy, jax.tree_util.tree_map(jnp.sign, grads)
 
     model = Small()
     before = params_of(model)
     x, y = batch_of(6)
-    # gradients are summed over the batch and divided by its size in `learn`
+    # gradients are summed over the batch and divided by its size in `step_weights`
     Signed(model, 4, optax.sgd(0.1), optax.sgd(6.0)).train_step(x, y)
     for name, value in params_of(model).items():
         np.testing.assert_allclose(np.abs(value - before[name]), 1.0, atol=1e-5)
@@ -251,7 +251,7 @@ def test_predictions_by_inference_without_the_target():
         (ValueError, "an int >= 0; got 2.5", lambda: make(T=2.5)),
         (ValueError, "T_predict is the number of steps before a prediction.*got -1",
          lambda: make(T_predict=-1)),
-        (ValueError, 'init must be "forward", "zero", "normal" or "persistent"; got \'ones\'',
+        (ValueError, 'init must be "forward", "zero", "normal", .* or "persistent"; got \'ones\'',
          lambda: make(init="ones")),
         (TypeError, "optax transformation", lambda: make(state_optim=3)),
         (TypeError, "optax transformation", lambda: make(weight_optim="adam")),

@@ -350,9 +350,9 @@ def test_training_twice_compiles_once_and_leaves_no_trace_in_the_model(rng):
     algorithm = sgd(2)(model)
     rules = [v.ruleset for v in model.vodes]
     algorithm.train_step(x, y)
-    compiled = pxa._base._TRAIN_DONATE._jitted._cache_size()
+    compiled = pxa.PC.train_step.jitted._donating._cache_size()
     algorithm.train_step(x, y)
-    assert pxa._base._TRAIN_DONATE._jitted._cache_size() == compiled
+    assert pxa.PC.train_step.jitted._donating._cache_size() == compiled
     assert [v.ruleset for v in model.vodes] == rules
     assert all(v.h.get() is None for v in model.vodes)
 

@@ -1,13 +1,15 @@
 """The inference loop: stopping early, recording, unrolled and scanned steps."""
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 import pcx.algorithms as pxa
-from pcx.algorithms._inference import plan_loop
-from pcx.algorithms._wave import Dependencies
+from pcx.algorithms._lazy import Dependencies
+from pcx.algorithms._lazy._plan import unrolled
 from tests.algorithms.problems import (
     OPTIMISERS,
     Small,
@@ -107,47 +109,42 @@ def test_the_energy_falls_along_a_record():
     assert np.all(np.diff(np.asarray(record.energies.sum(-1))) < 0)
 
 
-def chain(n, convolves=False):
+def chain(n, **changes):
     """n nodes in a row, the last one active at first."""
     states = tuple(frozenset({k - 1, k} & set(range(n - 1))) for k in range(n))
     weights = tuple(frozenset({100 + k}) for k in range(n))
-    return Dependencies(states, weights, frozenset({n - 1}), convolves)
+    return replace(
+        Dependencies(states, weights, frozenset({n - 1}), params=tuple(range(n))), **changes
+    )
 
 
 def test_the_wave_of_a_chain_by_hand():
-    plan = plan_loop(chain(4), 5, unroll=True)
-    assert [set(s) for s in plan.reached] == [{2}, {1, 2}, {0, 1, 2}, {0, 1, 2}, {0, 1, 2}]
-    assert plan.unrolled == 5
-    assert set(plan.learning(0)) == {103}
-    assert set(plan.learning(1)) == {102, 103}
-    assert set(plan.learning(9)) == {100, 101, 102, 103}
+    wave = chain(4)
+    assert [set(s) for s in wave.reached(5)] == [{2}, {1, 2}, {0, 1, 2}, {0, 1, 2}, {0, 1, 2}]
+    live = [set(wave.params_of(terms)) for terms in wave.active_at(9)]
+    assert live[0] == {2, 103}
+    assert live[1] == {1, 2, 102, 103}
+    assert live[9] == {0, 1, 2, 100, 101, 102, 103}
     # only the prefix in which the set grows has to be unrolled
-    assert plan_loop(chain(4), 5, unroll=False).unrolled == 2
+    assert unrolled(tuple(map(frozenset, live[:5])), False, False) == 3
+    assert unrolled(tuple(map(frozenset, live[:5])), True, False) == 5
 
 
 def test_learning_during_inference_spreads_activity():
-    from dataclasses import replace
-
-    plain = replace(chain(4), learns=(False, True, False))
     # plain SGD moves weights of active nodes, whose errors are known to be nonzero already
-    assert [set(s) for s in plan_loop(plain, 3).reached] == [{2}, {1, 2}, {0, 1, 2}]
-    moving = replace(plain, spreads=True, learns=(True, False, False))
-    assert [set(s) for s in plan_loop(moving, 3).reached] == [{2}, {0, 1, 2}, {0, 1, 2}]
+    plain = chain(4, learns=(False, True, False))
+    assert [set(s) for s in plain.reached(3)] == [{2}, {1, 2}, {0, 1, 2}]
     # a param shared with a node that was still makes it active
-    shared = replace(
-        chain(4), weights=(frozenset({7}), frozenset(), frozenset(), frozenset({7})), learns=(True,)
-    )
-    assert set(plan_loop(shared, 2).reached[1]) == {0, 1, 2}
+    weights = (frozenset({7}), frozenset(), frozenset(), frozenset({7}))
+    assert set(chain(4, weights=weights, learns=(True,)).reached(2)[1]) == {0, 1, 2}
 
 
 def test_a_long_inference_compiles_no_slower_than_a_short_one():
-    import pcx.functional as pxf
-
     x, y = batch_of()
 
     def size(T):
         algorithm = pxa.PC(Small(), T, optax.sgd(0.1), unroll=False)
-        return len(pxf.jit()(lambda x, y, *, a: a._train(x, y)).lower(x, y, a=algorithm).as_text())
+        return len(pxa.PC.train_step.jitted.lower(x, y, algorithm=algorithm).as_text())
 
     assert size(500) < 1.05 * size(50)
 

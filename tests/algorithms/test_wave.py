@@ -11,8 +11,9 @@ import pcx.algorithms as pxa
 import pcx.functional as pxf
 import pcx.nn as pxnn
 import pcx.predictive_coding as pxc
-from pcx.algorithms._inference import keeps_zeros
-from pcx.algorithms._wave import forward_initialise, trace_wave
+from pcx.algorithms import _lazy
+from pcx.algorithms._lazy._zeros import keeps_zeros
+from pcx.algorithms._start import start_states
 from tests.algorithms.problems import Small, batch_of
 
 EVERYTHING = "everything"
@@ -145,9 +146,9 @@ def reached(model, steps=4, x=None, y=None):
 
     @pxf.jit()
     def look(x, y, *, model):
-        model.clear_params(pxc.VodeParam)
-        _, initial = forward_initialise(x, y, model)
-        wave = trace_wave(x, y, model, initial)
+        with _lazy.session():
+            start_states(x, y, model, "forward")
+            wave = _lazy.trace_wave(x, y, model, _lazy.observed())
         out.append(([set(s) for s in wave.reached(steps)], set(wave.active)))
 
     look(a if x is None else x, b if y is None else y, model=model)
@@ -185,6 +186,24 @@ def pxf_values(model):
     }
 
 
+def skips(algorithm, x=None, y=None):
+    """Whether the loop of an algorithm leaves something out."""
+    plans = []
+    original = _lazy.plan
+
+    def plan(*args):
+        plans.append(original(*args))
+        return plans[-1]
+
+    a, b = batch_of(4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_lazy, "plan", plan)
+        algorithm.infer(a if x is None else x, b if y is None else y, T=algorithm.T, energies=False)
+    if not plans:  # compiled before
+        return skips(algorithm, *(np.concatenate([c, c]) for c in (a, b)))
+    return plans[-1].live[0] is not None
+
+
 OPTIMISERS = {
     "sgd": optax.sgd(0.1),
     "momentum": optax.sgd(0.1, 0.9),
@@ -208,8 +227,8 @@ def test_skipping_changes_no_bit_of_states_and_weights(cls, optim, T):
     model = cls()
     lazy, a = run(model, True, OPTIMISERS[optim], T)
     full, b = run(model, False, OPTIMISERS[optim], T)
-    assert lazy.lazy
-    assert not full.lazy
+    assert skips(lazy)
+    assert not skips(full)
     # the elementwise arithmetic of Adam may be fused otherwise, and round otherwise
     atol = 3e-7 if optim == "adam" else 0
     for one, other in zip(a, b, strict=True):
@@ -515,40 +534,206 @@ def test_other_initial_states_move_everything_at_once(init):
         assert np.any(states[1] != states[0])
 
 
-def test_state_optimisers_that_move_still_states_turn_it_off():
-    for optim in (optax.sgd(0.1), optax.sgd(0.1, 0.9, nesterov=True), optax.adam(0.1)):
-        assert keeps_zeros(optim)
+MATRICES = lambda params: jax.tree_util.tree_map(lambda a: a.ndim > 1, params)
+BY_NAME = lambda params: {k: "decayed" if "vodes[0]" in k else "plain" for k in params}
+LATE = optax.join_schedules([optax.constant_schedule(0.0), optax.constant_schedule(1e-2)], [5])
 
-    def late(grads, count, params):
-        decay = jnp.where(count < 9, 0.0, 0.1)
+
+def late_decay(after):
+    def update(grads, count, params):
+        decay = jnp.where(count < after, 0.0, 0.1)
         return jax.tree_util.tree_map(lambda g, p: -g - decay * p, grads, params), count + 1
 
-    for optim in (
-        optax.adamw(0.1),
-        pxa.langevin(0.1),
-        optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.1)),
-        optax.GradientTransformation(lambda params: jnp.zeros(()), late),
-    ):
-        assert not pxa.PC(Base(), 12, optim).lazy
-    # what it does later does not matter to a short inference
-    assert pxa.PC(Base(), 6, optax.GradientTransformation(lambda params: jnp.zeros(()), late)).lazy
+    return optax.GradientTransformation(lambda params: jnp.zeros(()), update)
+
+
+STILL = {
+    "sgd": optax.sgd(0.1),
+    "nesterov": optax.sgd(0.1, 0.9, nesterov=True),
+    "adam": optax.adam(0.1),
+    "rmsprop": optax.rmsprop(0.1),
+    "adagrad": optax.adagrad(0.1),
+    "lion without decay": optax.lion(0.1, weight_decay=0.0),
+    "a schedule": optax.sgd(optax.cosine_decay_schedule(0.1, 10)),
+    "clipping": optax.chain(optax.clip(1.0), optax.clip_by_global_norm(1.0), optax.sgd(0.1)),
+    "accumulated": optax.MultiSteps(optax.adam(0.1), 3).gradient_transformation(),
+    "decay of nothing": optax.chain(
+        optax.add_decayed_weights(0.1, lambda p: dict.fromkeys(p, False)), optax.sgd(0.1)
+    ),
+}
+MOVING = {
+    "adamw": optax.adamw(0.1),
+    "langevin": pxa.langevin(0.1),
+    "added noise": optax.chain(optax.sgd(0.1), optax.add_noise(0.1, 0.5, 0)),
+    "decay": optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.1)),
+    "decay of matrices": optax.adamw(0.05, weight_decay=0.5, mask=MATRICES),
+    "decay by name": optax.multi_transform(
+        {"decayed": optax.adamw(0.05, weight_decay=0.5), "plain": optax.sgd(0.1)}, BY_NAME
+    ),
+    "muon": optax.contrib.muon(0.05, weight_decay=0.5),
+    "decay that starts late": late_decay(9),
+    "adam that divides zero by zero": optax.adam(0.1, eps=0.0),
+    "the mean of all gradients": optax.stateless(
+        lambda g, p: {k: sum(jnp.mean(v) for v in g.values()) * jnp.ones_like(a) for k, a in g.items()}
+    ),
+}  # fmt: skip
+
+
+def values_of(model):
+    # what `pxu.Optim` hands to optax: arrays by path, of a batch
+    return {f"vodes[{k}].h": jnp.ones((4, *v.shape)) for k, v in enumerate(model.vodes[:-1])}
+
+
+@pytest.mark.parametrize("name", STILL)
+def test_an_optimiser_that_keeps_zeros_is_recognised(name):
+    assert keeps_zeros(STILL[name], values_of(Base()))
+    assert skips(pxa.PC(Base(), 2, STILL[name]))
+
+
+@pytest.mark.parametrize("name", MOVING)
+def test_an_optimiser_that_may_move_a_still_state_turns_skipping_off(name):
+    assert not keeps_zeros(MOVING[name], values_of(Base()))
+    assert not skips(pxa.PC(Base(), 2, MOVING[name]))
+
+
+@pytest.mark.parametrize("name", [n for n in MOVING if n != "adam that divides zero by zero"])
+def test_and_it_does_move_one(name):
+    # that what is refused is refused for a reason: bare optax, one still param among moving ones
+    if name == "decay that starts late":
+        steps = 12
+    else:
+        steps = 1
+    optim, params = MOVING[name], values_of(Base())
+    state = optim.init(params)
+    still = "vodes[0].h"
+    before = np.asarray(params[still])
+    for _ in range(steps):
+        grads = {k: jnp.zeros_like(v) if k == still else v for k, v in params.items()}
+        updates, state = optim.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+    assert np.any(np.asarray(params[still]) != before)
 
 
 def test_an_optimiser_with_randomness_from_the_default_generator_turns_it_off_and_draws_nothing():
     def update(grads, state, params=None):
         noise = jax.random.normal(px.RKG(), (1,))
-        return jax.tree_util.tree_map(lambda g: -g + 0 * noise[0], grads), state
+        return jax.tree_util.tree_map(lambda g: -g + noise[0], grads), state
 
     noisy = optax.GradientTransformation(lambda params: (), update)
     before = np.asarray(px.RKG.key.get())
-    assert not keeps_zeros(noisy)
+    assert not keeps_zeros(noisy, values_of(Base()))
     np.testing.assert_array_equal(before, px.RKG.key.get())
 
 
-def test_momentum_only_moves_what_had_a_gradient():
-    assert keeps_zeros(optax.sgd(0.1), moved=True)
-    for optim in (optax.sgd(0.1, 0.9), optax.adam(0.1), optax.adamw(0.1)):
-        assert not keeps_zeros(optim, moved=True)
+def test_only_optimisers_without_memory_move_weights_by_their_gradient_alone():
+    params = values_of(Base())
+    assert keeps_zeros(optax.sgd(0.1), params, from_start=False)
+    assert keeps_zeros(optax.sgd(LATE), params, from_start=False)
+    for optim in (
+        optax.sgd(0.1, 0.9),
+        optax.adam(0.1),
+        optax.adam(LATE),
+        optax.MultiSteps(optax.adam(1e-2), 6).gradient_transformation(),
+        optax.chain(optax.add_decayed_weights(0.1, MATRICES), optax.sgd(0.5)),
+    ):
+        assert not keeps_zeros(optim, params, from_start=False)
+
+
+# --- classes with steps of their own ------------------------------------------------------------------
+
+
+class ActivityDecay(pxa.Algorithm):
+    def sample_energies(self, x, y, *, model):
+        h = [v.h.get() for v in model.vodes[:-1]]
+        return super().sample_energies(x, y, model=model) + 0.5 * sum(jnp.sum(a * a, -1) for a in h)
+
+
+class WeightPenalty(pxa.PC):
+    def learning_energy(self, x, y, *, model):
+        W = [layer.nn.weight.get() for layer in model.layers]
+        return super().learning_energy(x, y, model=model) + sum(jnp.sum(w**2) for w in W)
+
+
+class Pulled(pxa.PC):
+    def step_states(self, x, y, t):
+        out = super().step_states(x, y, t)
+        for h in pxc.free_states(self.model):
+            h *= 0.9
+        return out
+
+
+class Moved(pxa.PC):
+    def infer_states(self, x, y, **watch):
+        for h in pxc.free_states(self.model):
+            h += 0.1
+        return super().infer_states(x, y, **watch)
+
+
+class Started(pxa.PC):
+    def initialise(self, x, y):
+        prediction = super().initialise(x, y)
+        self.model.vodes[0].h += 0.1
+        return prediction
+
+
+class OfIPC(pxa.IPC):
+    def inference_energy(self, x, y, *, model):
+        h = model.vodes[0].h.get()
+        return super().inference_energy(x, y, model=model) + 0.1 * jnp.sum(h * h)
+
+
+@pytest.mark.parametrize("cls", [ActivityDecay, WeightPenalty, Pulled, Moved, Started, OfIPC])
+def test_an_override_computes_everything(cls):
+    results = []
+    for lazy in (True, False):
+        px.RKG.seed(0)
+        algorithm = cls(Base(), 2, optax.sgd(0.1), optax.sgd(0.5), lazy=lazy)
+        _, record = algorithm.infer(*batch_of(4), trajectory=True)
+        algorithm.train_step(*batch_of(4))
+        results.append([*record.states, *pxf_values(algorithm.model).values()])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_array_equal(a, b)
+    plain = pxa.IPC if issubclass(cls, pxa.IPC) else pxa.PC
+    px.RKG.seed(0)
+    algorithm = plain(Base(), 2, optax.sgd(0.1), optax.sgd(0.5))
+    algorithm.train_step(*batch_of(4))
+    others = pxf_values(algorithm.model).values()
+    ours = results[0][-len(others) :]
+    assert any(np.any(a != b) for a, b in zip(ours, others, strict=True))  # the override matters
+
+
+def test_a_method_put_on_one_object_computes_everything():
+    px.RKG.seed(0)
+    algorithm = pxa.PC(Base(), 2, optax.sgd(0.1))
+    assert skips(algorithm)
+    original = algorithm.sample_energies
+    object.__setattr__(
+        algorithm, "sample_energies", lambda x, y, *, model: original(x, y, model=model)
+    )
+    assert not skips(algorithm)
+
+
+def test_an_override_that_declares_itself_safe_is_skipped_in():
+    class Halved(pxa.PC):
+        @pxa.lazy_safe
+        def inference_energy(self, x, y, *, model):
+            return 0.5 * super().inference_energy(x, y, model=model)
+
+    assert skips(Halved(Base(), 2, optax.sgd(0.1)))
+
+    class Further(Halved):  # a mark is of one method, not of what overrides another
+        def learning_energy(self, x, y, *, model):
+            return super().learning_energy(x, y, model=model)
+
+    assert not skips(Further(Base(), 2, optax.sgd(0.1)))
+
+
+def test_a_method_of_the_old_contract_is_refused_by_name():
+    with pytest.raises(TypeError, match=r"Old\.inference_step: this method is called `step_states"):
+
+        class Old(pxa.PC):
+            def inference_step(self, x, y, t, reached):
+                return super().inference_step(x, y, t, reached)
 
 
 def test_a_skipped_step_is_computed_without_the_layers_below():
@@ -558,7 +743,11 @@ def test_a_skipped_step_is_computed_without_the_layers_below():
     def products(lazy):
         model = Small((3, 4, 4, 4, 4, 2))
         algorithm = pxa.PC(model, 2, optax.sgd(0.1), optax.sgd(0.1), lazy=lazy, unroll=True)
-        text = pxf.jit()(lambda x, y, *, a: a._train(x, y)).lower(x, y, a=algorithm)
-        return text.compile().as_text().count(" dot(")
+        return (
+            pxa.PC.train_step.jitted.lower(x, y, algorithm=algorithm)
+            .compile()
+            .as_text()
+            .count(" dot(")
+        )
 
     assert products(True) < products(False)

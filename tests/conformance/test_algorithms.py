@@ -147,25 +147,22 @@ def test_every_algorithm_learns_on_every_kind_of_model(name, model, energy):
 
 
 class ForgetsToLearn(pxa.PC):
-    def learn(self, x, y, plan):
-        energy, _ = self.weight_gradients(x, y, plan)
+    def step_weights(self, x, y):
+        energy, _ = self.weight_gradients(x, y)
         return energy
 
 
 class MovesFrozen(pxa.PC):
-    def states(self, reached):
-        return [v.h for v in self.model.vodes[:-1]]
-
-    def start_states(self, optim):
+    def start_states(self):
         for vode in self.model.vodes[:-1]:
             vode.h.frozen = False
-        super().start_states(optim)
+        super().start_states()
 
 
 class LearnsAlways(pxa.PC):
-    def infer_states(self, x, y, plan, **watch):
-        record = super().infer_states(x, y, plan, **watch)
-        self.learn(x, y, plan)
+    def infer_states(self, x, y, **watch):
+        record = super().infer_states(x, y, **watch)
+        self.step_weights(x, y)
         return record
 
 

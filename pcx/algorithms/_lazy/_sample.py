@@ -1,33 +1,15 @@
-"""One sample's pass through a model, to be traced, and what initialisation left in its params."""
+"""One sample's pass through a model, to be traced."""
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ..core import ParamCache
-from ..functional._tracked import collect
-from ..predictive_coding import VodeParam
-from ..utils import step
-from ._energy_fn import AXIS, CACHE
-from ._same import Numbering
-
-
-@dataclass
-class Initial:
-    """What forward initialisation left in the params, as numbers of expressions."""
-
-    numbering: Numbering = field(default_factory=Numbering)
-    # by id of the param: its value after initialisation, and the numbers of its arrays
-    values: dict[int, tuple[Any, list[int]]] = field(default_factory=dict)
-
-    def of_param(self, param: Any, arrays: list[Any]) -> list[int]:
-        """Numbers of what a param holds now; fresh ones if something wrote to it since."""
-        value, numbers = self.values.get(id(param), (None, []))
-        if value is param._value and len(numbers) == len(arrays):
-            return numbers
-        return [self.numbering.fresh() for _ in arrays]
+from ...core import ParamCache
+from ...functional._tracked import collect
+from ...predictive_coding import VodeParam
+from ...utils import step
+from .._energies import AXIS, CACHE
 
 
 class Sample:
@@ -83,14 +65,6 @@ class Sample:
             out.append(flat[position : position + count])
             position += count
         return out
-
-    def numbers_by(self, initial: Initial) -> list[int]:
-        """Numbers of all arrays by what initialisation left in the params."""
-        groups = self.numbers_of(list(self.values))
-        params = zip(self.params, groups, strict=True)
-        numbers = [n for param, arrays in params for n in initial.of_param(param, arrays)]
-        plain = self.values[len(numbers) :]
-        return numbers + [initial.numbering.of_object(value) for value in plain]
 
 
 def _aval(value: Any, drop: bool) -> Any:

@@ -1,0 +1,81 @@
+"""`compiled`: a method of an algorithm as one compiled function."""
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..core import scope_state
+from ..functional import Jit, jit
+from ..nn import compute_dtype
+from . import _lazy
+
+
+def compiled(
+    *,
+    static: Sequence[str] = (),
+    donate: bool = False,
+    first: Callable[..., Any] | None = None,
+) -> Callable[..., Any]:
+    """Make a method of an algorithm one compiled function.
+
+    In the method, `self` is this call's own copy of the algorithm. What it writes into params (states,
+    weights, optimisers) is kept; other attributes that it sets last for the call only.
+
+    Args:
+        static: names of arguments that are compile-time constants, such as a number of steps.
+        donate: let XLA reuse the memory of old params, unless the algorithm was made with `donate=False`.
+        first: `first(algorithm, *args, run)` is called instead at the first call, and calls `run()` itself.
+
+    Returns:
+        A decorator of methods.
+
+    Example:
+        >>> import jax.numpy as jnp, pcx.algorithms as pxa, pcx.models as pxm
+        >>> class Curious(pxa.PC):
+        ...     @pxa.compiled(static=("power",))
+        ...     def surprise(self, x, y, power=2):
+        ...         return jnp.mean(jnp.abs(self.initialise(x, y) - y) ** power)
+        >>> Curious(pxm.MLP([2, 4, 2])).surprise(jnp.eye(2), jnp.eye(2), power=1).shape
+        ()
+    """
+
+    def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(method)
+        names = [*signature.parameters][1:]
+        defaults = tuple(p.default for p in [*signature.parameters.values()][1:])
+        numbers = tuple(map(names.index, static))
+
+        def body(*args: Any, algorithm: Any) -> Any:
+            with _lazy.session(), compute_dtype(algorithm.compute_dtype):
+                return method(algorithm, *args)
+
+        body.__name__ = body.__qualname__ = method.__name__
+        plain: Jit = jit(static_argnums=numbers)(body)
+        donating: Jit = jit(static_argnums=numbers, donate_params=True)(body) if donate else plain
+
+        @functools.wraps(method)
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if kwargs or len(args) < len(names):
+                args = _complete(signature, defaults, self, args, kwargs)
+            run = donating if donate and self.donate else plain
+            if first and getattr(self, "_unseen", False) and scope_state.scope is None:
+                object.__setattr__(self, "_unseen", False)
+                return first(self, *args, run=lambda: run(*args, algorithm=self))
+            return run(*args, algorithm=self)
+
+        call.jitted = donating  # type: ignore[attr-defined]
+        return call
+
+    return decorate
+
+
+def _complete(
+    signature: inspect.Signature, defaults: Any, self: Any, args: Any, kwargs: Any
+) -> tuple[Any, ...]:
+    """All arguments by position."""
+    if not kwargs and inspect.Parameter.empty not in defaults[len(args) :]:
+        return (*args, *defaults[len(args) :])
+    bound = signature.bind(self, *args, **kwargs)
+    bound.apply_defaults()
+    return (*bound.args[1:], *bound.kwargs.values())

@@ -1,0 +1,178 @@
+"""Mistakes that train without an error, looked for once: before and after the first batch."""
+
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..core import RKG, named_params
+from ..functional import pure
+from ..predictive_coding import free_states, vodes
+from ..utils import step
+from . import _lazy
+from ._energies import CACHE, batched
+
+NOTHING_LEARNS = """{who}: no weight learns. {why} Unfreeze a layer (`layer.nn.weight.frozen = False`), or \
+override `weights_mask` so that it selects the params that should learn."""
+
+NOT_CLAMPED = """{who}: the energy does not depend on y, so nothing is learned from it. Clamp it in the model's \
+`__call__(self, x, y=None)`: `if y is not None: self.vodes[-1].set("h", y)`, after the output vode was called."""
+
+NOT_FROZEN = """{who}: y is clamped on `{where}`, which is not frozen, so inference computes steps for a state \
+that the next pass overwrites. Freeze it when the model is made: `self.{where}.h.frozen = True`."""
+
+PIXELS = """{who}: x holds integers from {low} to {high}, as pixels do before they are scaled. Networks expect \
+numbers of order 1: divide by 255, or standardise (`x = (x / 255 - mean) / std`)."""
+
+ZERO = """{who}: the energy is exactly 0 after the first batch's inference, so there is no error to learn from. \
+Is y clamped on a vode with an energy (`energy_fn` other than None and `pxc.zero_energy`)?"""
+
+NOT_FINITE = """{who}: the energy of the first batch is {value}. {hint}"""
+
+RISES = """{who}: inference raised the energy of its first batch from {before:.4g} to {after:.4g}: the steps on \
+the states are too large. {hint}"""
+
+STABLE = """Plain gradient descent is stable below a state rate of {rate:.3g} here (2 / the largest curvature of \
+the energy, measured on this batch); momentum and training call for less."""
+
+UNCLAMPED = -1.0
+
+SMALLER = "Use a smaller rate in `state_optim`."
+
+
+def first_step(algorithm: Any, x: Any, y: Any, run: Any) -> Any:
+    """The first training step of an algorithm, `run()`, with a look before it and after it."""
+    before = before_first(algorithm, x, y)
+    out = run()
+    after_first(algorithm, x, y, before, float(out["energy"]))
+    return out
+
+
+def before_first(algorithm: Any, x: Any, y: Any) -> float | None:
+    """Look at a batch and the model; the energy before inference, if inference should lower it."""
+    _pixels(algorithm, x)
+    if not algorithm.weights():
+        select = type(algorithm).weights_mask(algorithm)
+        why = f"Every layer is frozen, or the mask {select} selects none."
+        _warn(NOTHING_LEARNS, algorithm, why=why)
+    if y is not None and not _is_clamped(algorithm, x, y):
+        return UNCLAMPED
+    # a learning energy of one's own is not the one that inference descends
+    comparable = algorithm.descends and getattr(type(algorithm).learning_energy, "lazy_safe", False)
+    if not (comparable and algorithm.T) or algorithm.solver is not None:
+        return None
+    return float(jnp.mean(_untouched(algorithm, lambda: algorithm.energy(x, y, T=0))))
+
+
+def after_first(algorithm: Any, x: Any, y: Any, before: float | None, energy: float) -> None:
+    """Look at the energy after the first batch's inference."""
+    if not np.isfinite(energy):
+        finite = before is None or np.isfinite(before)
+        hint = (
+            _stable(algorithm, x, y)
+            if finite and before is not None
+            else "Look for non-finite values in x, y and the weights."
+        )
+        _warn(NOT_FINITE, algorithm, value=energy, hint=hint)
+    elif energy == 0 and y is not None and before != UNCLAMPED:
+        _warn(ZERO, algorithm)
+    elif before not in (None, UNCLAMPED) and energy > before * (1 + 1e-3) + 1e-6:
+        hint = _stable(algorithm, x, y)
+        _warn(RISES, algorithm, before=before, after=energy, hint=hint)
+
+
+def _pixels(algorithm: Any, x: Any) -> None:
+    for leaf in jax.tree_util.tree_leaves(x):
+        array = np.asarray(leaf)
+        # larger integer types hold tokens and indices, too
+        if (
+            not (array.dtype == np.uint8 or np.issubdtype(array.dtype, np.floating))
+            or not array.size
+        ):
+            continue
+        low, high = float(array.min()), float(array.max())
+        if low >= 0 and 127 < high <= 255 and np.all(array == np.round(array)):
+            _warn(PIXELS, algorithm, low=int(low), high=int(high))
+
+
+def _is_clamped(algorithm: Any, x: Any, y: Any) -> bool:
+    """Whether the energy depends on y, and whether what holds y is frozen; nothing is computed."""
+    unfrozen: list[str] = []
+
+    def energies(x: Any, y: Any, *, algorithm: Any) -> Any:
+        with _lazy.session():
+            algorithm.initialise(x, y)
+        model, names = algorithm.model, algorithm.vode_names
+
+        def look(x: Any, y: Any, *, model: Any) -> Any:
+            out = model(x, y)
+            leaves = jax.tree_util.tree_leaves(y)
+            for name, vode in zip(names, vodes(model), strict=True):
+                if not vode.is_frozen and any(vode.h.get() is leaf for leaf in leaves):
+                    unfrozen.append(name)
+            return out
+
+        with step(model, clear_params=(CACHE, CACHE)):
+            batched(look)(x, y, model=model)
+        return algorithm.sample_energies(x, y, model=model)
+
+    closed = jax.make_jaxpr(pure(energies, algorithm=algorithm))(x, y)
+    inputs = [0] * len(jax.tree_util.tree_leaves(x)) + [1] * len(jax.tree_util.tree_leaves(y))
+    clamped = any(_lazy.propagate(closed.jaxpr, inputs, []))
+    if not clamped:
+        _warn(NOT_CLAMPED, algorithm)
+    for where in dict.fromkeys(unfrozen):
+        _warn(NOT_FROZEN, algorithm, where=where)
+    return clamped
+
+
+def _stable(algorithm: Any, x: Any, y: Any) -> str:
+    """What to say of the state rate: the largest stable one, where states are what is stepped."""
+    if not algorithm.steps_states:
+        return SMALLER
+    rate = _untouched(algorithm, lambda: algorithm.largest_state_rate(x, y))
+    return STABLE.format(rate=float(rate)) if np.isfinite(rate) else SMALLER
+
+
+def largest_state_rate(algorithm: Any, x: Any, y: Any, iterations: int = 30) -> jax.Array:
+    """2 / lambda, with lambda the largest curvature of a batch's energy in the present states."""
+    h = [state.get() for state in free_states(algorithm.model)]
+
+    def energy(values: Any, *, algorithm: Any) -> Any:
+        for state, value in zip(free_states(algorithm.model), values, strict=True):
+            state.set(value)
+        with step(algorithm.model, clear_params=(CACHE, CACHE)):
+            return algorithm.inference_energy(x, y, model=algorithm.model)
+
+    slope = jax.grad(pure(energy, algorithm=algorithm))
+    norm = lambda v: jnp.sqrt(sum(jnp.sum(jnp.square(a)) for a in v))
+
+    # power iteration
+    def iterate(_: Any, carry: Any) -> Any:
+        v, _ = carry
+        curved = jax.jvp(slope, (h,), (v,))[1]
+        size = norm(curved)
+        return [a / size for a in curved], size
+
+    key = jax.random.PRNGKey(0)
+    v = [jax.random.normal(jax.random.fold_in(key, i), a.shape, a.dtype) for i, a in enumerate(h)]
+    v = [a / norm(v) for a in v]
+    return 2 / jax.lax.fori_loop(0, iterations, iterate, (v, norm(v)))[1]
+
+
+def _untouched(algorithm: Any, run: Any) -> Any:
+    """A value computed by the algorithm, with all that the computation wrote put back."""
+    kept = [(p, p.get()) for _, p in named_params(algorithm)]
+    key = RKG.key.get()
+    try:
+        return run()
+    finally:
+        for param, value in kept:
+            param.set(value)
+        RKG.key.set(key)
+
+
+def _warn(message: str, algorithm: Any, **values: Any) -> None:
+    warnings.warn(message.format(who=type(algorithm).__name__, **values), stacklevel=6)
