@@ -54,6 +54,7 @@ def check_algorithm(
     check_traces(make_algorithm, make_model, x, y)
     check_batch_sizes(make_algorithm, make_model, x, y, per_sample=per_sample)
     check_prediction(make_algorithm, make_model, x)
+    check_lazy(make_algorithm, make_model, x, y)
     check_messages(make_algorithm, make_model, x, y)
     if infers:
         check_inference(make_algorithm, make_model, x, y, descends=descends)
@@ -188,6 +189,40 @@ def check_frozen_nodes(make_algorithm: Make, make_model: MakeModel, x: Any, y: A
     _, record = algorithm.infer(x, y, trajectory=True)
     states = (record.states or ())[position]
     _check(np.array_equal(states[0], states[-1]), "a frozen node moved during inference")
+
+
+def check_lazy(
+    make_algorithm: Make, make_model: MakeModel, x: Any, y: Any, *, rtol: float = 1e-5
+) -> None:
+    """Lazy inference changes nothing: states, weights and optimiser state are those of `lazy=False`.
+
+    Args:
+        rtol: how far two values may differ, relative to the largest of their array: XLA may round
+            elementwise arithmetic otherwise in another program.
+    """
+    results = []
+    for lazy in (True, False):
+        algorithm = make_algorithm(_seeded(make_model))
+        algorithm.lazy = lazy
+        algorithm.start_epoch(0)
+        _, record = algorithm.infer(x, y, energies=False, trajectory=True)
+        found = {
+            f"state of {n}": h
+            for n, h in zip(algorithm.vode_names, record.states or (), strict=False)
+        }
+        for _ in range(2):
+            algorithm.train_step(x, y)
+        found |= {p: _copy(w) for p, w in _weights(algorithm.model).items()}
+        for path, leaf in jax.tree_util.tree_flatten_with_path(algorithm.weight_optim.state.get())[
+            0
+        ]:
+            found[f"weight_optim.state{jax.tree_util.keystr(path)}"] = np.asarray(leaf)
+        results.append({name: np.asarray(value) for name, value in found.items()})
+    for name, value in results[0].items():
+        full = results[1][name]
+        scale = rtol * max(float(np.max(np.abs(full), initial=0.0)), 1e-30)
+        far = float(np.max(np.abs(value - full), initial=0.0)) if value.size else 0.0
+        _check(far <= scale, f"{name} is another with lazy=True, by up to {far:.3g}")
 
 
 def check_messages(make_algorithm: Make, make_model: MakeModel, x: Any, y: Any) -> None:

@@ -555,7 +555,7 @@ STILL = {
     "adagrad": optax.adagrad(0.1),
     "lion without decay": optax.lion(0.1, weight_decay=0.0),
     "a schedule": optax.sgd(optax.cosine_decay_schedule(0.1, 10)),
-    "clipping": optax.chain(optax.clip(1.0), optax.clip_by_global_norm(1.0), optax.sgd(0.1)),
+    "clipping by the norm": optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1)),
     "accumulated": optax.MultiSteps(optax.adam(0.1), 3).gradient_transformation(),
     "decay of nothing": optax.chain(
         optax.add_decayed_weights(0.1, lambda p: dict.fromkeys(p, False)), optax.sgd(0.1)

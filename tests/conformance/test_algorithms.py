@@ -181,6 +181,13 @@ class MixesTheBatch(pxa.PC):
         return super().inference_energy(x, y, model=model) / len(x)
 
 
+@pxa.lazy_safe
+class SafeOnlyInName(pxa.PC):
+    def sample_energies(self, x, y, *, model):
+        h = model.vodes[0].h.get()
+        return super().sample_energies(x, y, model=model) + jnp.sum(h * h, axis=-1)
+
+
 class LeavesStates(pxa.PC):
     def _clear(self):
         self.state_optim.clear()
@@ -192,6 +199,7 @@ class LeavesStates(pxa.PC):
         (ForgetsToLearn, conformance.check_step, "these weights have not moved"),
         (MovesFrozen, conformance.check_frozen_nodes, "a frozen node moved"),
         (LearnsAlways, conformance.check_inference, "infer, which must not learn, changed layers"),
+        (SafeOnlyInName, conformance.check_lazy, r"state of vodes\[0\] is another with lazy=True"),
         (Uphill, conformance.check_inference, "inference took the energy from"),
         (Restless, conformance.check_traces, "traced again"),
         (MixesTheBatch, conformance.check_batch_sizes, "alone and .* in a batch"),

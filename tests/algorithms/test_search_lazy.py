@@ -1,0 +1,23 @@
+"""A short random search for a combination in which lazy inference changes a number."""
+
+import pytest
+
+from tests.algorithms import search_lazy
+from tests.algorithms.problems import float64
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_no_random_combination_differs():
+    with float64():
+        differing, skipped = search_lazy.search(12, seed=1)
+    assert not differing
+    assert skipped > 0
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_no_random_combination_differs_in_a_longer_search():
+    with float64():
+        differing, skipped = search_lazy.search(80, seed=2)
+    assert not differing
+    assert skipped > 10
