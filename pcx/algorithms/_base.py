@@ -167,6 +167,30 @@ class Interface(BaseModule):
         select = self.weights_mask().select
         return [param for param in _params(self.model) if select(param)]
 
+    # the equations are in PC
+
+    def train(self, x: Any, y: Any) -> Any:
+        """One training step on a batch."""
+        raise NotImplementedError
+
+    def start(self, x: Any, y: Any) -> tuple[Any, Any]:
+        """The first values of the states; `(prediction, target)`."""
+        raise NotImplementedError
+
+    def initialise(self, x: Any, y: Any) -> Any:
+        """The first values of the states; the prediction."""
+        raise NotImplementedError
+
+    def infer_states(
+        self, x: Any, y: Any, *, energies: bool = False, states: bool = False
+    ) -> Record:
+        """All of inference."""
+        raise NotImplementedError
+
+    def sample_energies(self, x: Any, y: Any, *, model: Any) -> jax.Array:
+        """F of each sample."""
+        raise NotImplementedError
+
     def start_epoch(self, epoch: int) -> None:
         """Called by the trainer before each epoch; for schedules of the algorithm itself."""
 
@@ -352,4 +376,4 @@ def _show_options(cls: type[Interface]) -> None:
 
 
 # by the names of their compiled functions
-_TRAIN_DONATE = Interface.train_step.jitted  # type: ignore[attr-defined]
+_TRAIN_DONATE = Interface.train_step.jitted

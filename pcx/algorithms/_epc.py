@@ -144,7 +144,7 @@ class EPC(PC):
     def _slopes(self, x: Any, y: Any) -> tuple[jax.Array, list[jax.Array]]:
         """The total energy, and its gradient in the errors of each free vode."""
         free = free_states(self.model)
-        energy, grads = gradient(x, y, self.model, free, self.inference_energy)
+        energy, grads = gradient(self.inference_energy, x, y, self.model, free)
         return energy, grads_of(free, self.model, grads)
 
 

@@ -175,7 +175,7 @@ def _output_means(x: Any, y: Any, *, model: Any) -> Any:
             name = getattr(clamped[0].energy_fn, "__name__", repr(clamped[0].energy_fn))
             raise ValueError(NO_MEAN.format(name=name))
         found.append(mean(clamped[0].get("u")))
-    return treedef.unflatten(found)
+    return jax.tree_util.tree_unflatten(treedef, found)
 
 
 def _check(name: str, value: str, known: tuple[str, ...]) -> None:

@@ -24,11 +24,11 @@ class Trained(NamedTuple):
 
     Example:
         >>> import jax.numpy as jnp, pcx.algorithms as pxa, pcx.models as pxm
-        >>> class Loud(pxa.PC):
+        >>> class InBits(pxa.PC):
         ...     def train(self, x, y):
         ...         trained = super().train(x, y)
-        ...         return trained._replace(energy=1000 * trained.energy)
-        >>> float(Loud(pxm.MLP([2, 4, 2])).train_step(jnp.eye(2), 9 * jnp.eye(2))["energy"]) > 1000
+        ...         return trained._replace(energy=0.5 * trained.energy / jnp.log(2.0))
+        >>> float(InBits(pxm.MLP([2, 4, 2])).train_step(jnp.eye(2), jnp.eye(2))["energy"]) > 0
         True
     """
 

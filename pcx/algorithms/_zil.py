@@ -106,7 +106,7 @@ class ZIL(PC):
         """The same steps on the states, without learning."""
         return self._run(x, y, learn=False, energies=energies, states=states)
 
-    def _run(self, x: Any, y: Any, learn: bool, **watch: bool) -> Record:
+    def _run(self, x: Any, y: Any, learn: bool, energies: bool, states: bool = False) -> Record:
         levels = self._find_levels(_lazy.trace_wave(x, y, self.model, _lazy.observed()))
         if learn and self.T is not None and len(levels) > self.T:
             raise ValueError(TOO_SHORT.format(levels=len(levels), T=self.T))
@@ -120,7 +120,9 @@ class ZIL(PC):
 
         steps = len(levels) if self.T is None else self.T
         self.start_states()
-        return loop(self, step, x, y, T=steps, at_least=len(levels), **watch)
+        return loop(
+            self, step, x, y, T=steps, at_least=len(levels), energies=energies, states=states
+        )
 
     def step_level(self, x: Any, y: Any, level: frozenset[int]) -> tuple[jax.Array, Any]:
         """h <- h - dF/dh, and the weights of one level (ids of params) learn, from one gradient."""
@@ -146,7 +148,7 @@ class ZIL(PC):
             raise ValueError(NOT_ZERO.format(names=", ".join(f"`{n}`" for n in wrong)))
         active = dependencies.active_at(len(nodes))
         first = {i: t for t in reversed(range(len(active))) for i in active[t]}
-        level = {dependencies.terms[i]: t for i, t in first.items()}
+        level = {k: t for i, t in first.items() if (k := dependencies.terms[i]) is not None}
         for above, a in level.items():
             for below in dependencies.inputs[above]:
                 if below in level and level[below] != a + 1:

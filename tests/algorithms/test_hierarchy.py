@@ -10,6 +10,7 @@ import pytest
 import pcx.algorithms as pxa
 import pcx.models as pxm
 import pcx.predictive_coding as pxc
+import pcx.utils as pxu
 from tests.algorithms.networks import ACTIVATIONS, float64, linear, pairs
 from tests.oracles import hierarchy
 from tests.oracles.energy import CE, SQUARED
@@ -103,7 +104,7 @@ def test_an_unknown_label_adds_no_energy_and_an_unknown_input_is_generated(rng):
     h = np.zeros(DIMS[-1])
     for index in (1, 0):
         h = net.predict(index, h[None])[0]
-    with pxa._energy_fn.step(model, pxc.STATUS.INIT):
+    with pxu.step(model, pxc.STATUS.INIT):
         model(None)
     np.testing.assert_allclose(model.vodes[0].h.get(), h)
     np.testing.assert_allclose(model.vodes[1].h.get(), generated[1][0])

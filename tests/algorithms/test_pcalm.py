@@ -114,5 +114,7 @@ def test_mistakes_are_explained():
         def solve(self, *args, **kwargs):
             return jnp.zeros(())
 
-    with pytest.raises(ValueError, match="the solver Solver does not leave room"):
+    with pytest.raises(
+        ValueError, match="PCALM cannot use the solver Solver: it steps its multipliers"
+    ):
         pxa.PCALM(model_of(net), 3, Solver())

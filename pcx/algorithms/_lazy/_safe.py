@@ -50,7 +50,7 @@ def lazy_safe(declared: T) -> T:
     own = vars(declared).values() if isinstance(declared, type) else (declared,)
     for method in own:
         if callable(method) and not isinstance(method, type):
-            method.lazy_safe = True  # type: ignore[attr-defined]
+            method.lazy_safe = True
     return declared
 
 
