@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 
+from ..nn import statistics
 from ..predictive_coding import STATUS
 from ..utils import step
 from ._loop import Record
@@ -38,6 +39,10 @@ class Backprop(PC):
         """One step on the weights."""
         prediction = self.initialise(x, y) if self.metrics else None
         return Trained(prediction, self.step_weights(x, y), Record(0))
+
+    def passes(self, phase: str) -> Any:
+        """The pass of the loss moves running statistics."""
+        return statistics(self.model, update=phase == "learning")
 
     def learning_energy(self, x: Any, y: Any, *, model: Any) -> jax.Array:
         """The energy right after a forward pass, summed over the batch: the loss of the output vode."""

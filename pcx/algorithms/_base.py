@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax as ox
 
 from ..core import BaseModule, BaseParam, Mask, named_params, static
+from ..nn import statistics, training_batch
 from ..predictive_coding import EnergyModule, VodeParam, free_states, vodes
 from ..utils import Optim, step
 from . import _lazy
@@ -79,6 +80,7 @@ class Interface(BaseModule):
         unroll: bool | Literal["auto"] = "auto",
         donate: bool = True,
         compute_dtype: Any = None,
+        statistics: Literal["forward", "learning"] = "forward",
     ):
         object.__setattr__(self, "_unseen", True)
         name = type(self).__name__
@@ -94,12 +96,17 @@ class Interface(BaseModule):
                 f"T_predict is the number of steps before a prediction, an int >= 0; got {T_predict!r}"
             )
         check_start(init)
+        if statistics not in ("forward", "learning"):
+            raise ValueError(
+                'statistics says which pass moves running statistics, "forward" or "learning"; '
+                f"got {statistics!r}"
+            )
         self.model = model
         self.T, self.T_predict = T, T_predict
         self.init, self.record, self.lazy = init, record, lazy
         self.unroll, self.donate = unroll, donate
         self.metrics = dict(metrics or {})
-        self.compute_dtype = compute_dtype
+        self.compute_dtype, self.statistics = compute_dtype, statistics
         self._stop, self._solver = static(stop), static(None)
         if isinstance(state_optim, StateSolver):
             self._accept(state_optim)
@@ -208,9 +215,8 @@ class Interface(BaseModule):
 
     def watch(self, x: Any, y: Any, energies: bool, states: bool) -> tuple[Any, Any]:
         """What `Record` keeps of the present states: the energy of each vode, and the states."""
-        if states:  # clamp first: the states recorded are those that the energies are of
-            with step(self.model, clear_params=(CACHE, CACHE)):
-                call(x, y, model=self.model)
+        if states:
+            self._settle(x, y)
         return (
             vode_energies(x, y, model=self.model) if energies else None,
             tuple(vode.h.get() for vode in vodes(self.model)) if states else None,
@@ -230,7 +236,8 @@ class Interface(BaseModule):
             Arrays on the device, nothing waits for them: "energy", the mean over the batch after inference;
             each of `metrics`; "energies" (T + 1, vodes) with `record`; "steps" if they can vary.
         """
-        prediction, energy, record = self.train(x, y)
+        with training_batch(self.model):
+            prediction, energy, record = self.train(x, y)
         out = {"energy": energy, **(record.info or {}), **self._metrics(prediction, y)}
         if self.record:
             out["energies"] = record.energies
@@ -289,9 +296,11 @@ class Interface(BaseModule):
             The forward prediction, and a `Record` with `steps`, `energies` (T + 1, vodes), `states`.
         """
         self.T = self.T if T is None else T
-        prediction, y = self.start(x, y)
-        energies = energies and self.stop is None
-        record = self.infer_states(x, y, energies=energies, states=trajectory)
+        with statistics(self.model, update=False):
+            prediction, y = self.start(x, y)
+            energies = energies and self.stop is None
+            record = self.infer_states(x, y, energies=energies, states=trajectory)
+            self._settle(x, y)
         self.state_optim.clear()
         return prediction, record
 
@@ -315,6 +324,15 @@ class Interface(BaseModule):
         with self._aside():
             _, y = self.start(x, y)
             return largest_state_rate(self, x, y)
+
+    def passes(self, phase: str) -> Any:
+        """A context for the passes of a phase: they move running statistics if the option says so."""
+        return statistics(self.model, update=self.statistics == phase)
+
+    def _settle(self, x: Any, y: Any) -> None:
+        """Clamp, so that the states are those that the energies are of."""
+        with step(self.model, clear_params=(CACHE, CACHE)):
+            call(x, y, model=self.model)
 
     # --- what these share -----------------------------------------------------------------------------
 
@@ -342,7 +360,8 @@ class Interface(BaseModule):
         kept = [(v.h, v.h.get()) for v in vodes(self.model) if self.init == "persistent"]
         self._clear()
         self.model.clear_params(VodeParam)
-        yield
+        with statistics(self.model, update=False):
+            yield
         self._clear()
         self.model.clear_params(VodeParam)
         for h, value in kept:

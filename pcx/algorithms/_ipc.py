@@ -45,6 +45,7 @@ class IPC(PC):
     """
 
     no_solver = "its weights learn at the steps on the states"
+    descends = False  # the weights' steps change the energy, too
 
     def __init__(self, *args: Any, T0: int | None = 0, Ti: int = 1, **options: Any):
         super().__init__(*args, **options)
@@ -68,7 +69,8 @@ class IPC(PC):
     def step_both(self, x: Any, y: Any, t: Any) -> tuple[jax.Array, Any]:
         """One step on states and weights, from one gradient."""
         h = free_states(self.model)
-        F, dF = gradient(self.inference_energy, x, y, self.model, [*h, *self.weights()])
+        with self.passes("learning"):
+            F, dF = gradient(self.inference_energy, x, y, self.model, [*h, *self.weights()])
         if h:
             self.state_optim.step(self.model, dF)
         self.apply_gradients(dF, x, y)

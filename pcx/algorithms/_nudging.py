@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ..core import RKG, Param, RandomKeyGenerator
-from ..predictive_coding import traits, vodes
+from ..predictive_coding import mean, vodes
 from ..utils import step
 from ._energies import CACHE, batched
 from ._lazy import lazy_safe
@@ -17,10 +17,6 @@ Got beta={beta!r}. (beta = 1 with mode="positive" is PC.)"""
 
 NOT_CLAMPED = """NudgedPC mixes each target with the mean of the output that it is clamped on, but {part} is \
 not found on any vode. Clamp it as it is, `vode.set("h", y)` with `vode.h.frozen = True`"""
-
-NO_MEAN = """NudgedPC mixes the target with the mean of the output, and the energy function `{name}` does not say \
-what that is. Declare it: `@pxc.energy_function(mean=...)`, a function of the prediction u (`lambda u: u` if u is \
-the mean itself)"""
 
 _SIGN = {"positive": 1.0, "negative": -1.0, "centred": 1.0}
 
@@ -122,7 +118,7 @@ class NudgedPC(PC):
 
     def target(self, y: Any, prediction: Any) -> Any:
         """The outputs' means, moved by beta towards y."""
-        mix = lambda mean, y: mean + self.beta.astype(mean.dtype) * (y - mean)
+        mix = lambda m, y: m + self.beta.astype(m.dtype) * (y - m)
         return jax.tree_util.tree_map(mix, prediction, y)
 
     def train(self, x: Any, y: Any) -> Trained:
@@ -136,8 +132,8 @@ class NudgedPC(PC):
             runs.append((prediction, record, *self.weight_gradients(x, nudged)))
             self.beta *= -1
         (prediction, record, F, grads), (_, _, mirrored_F, mirrored) = runs
-        mean = jax.tree_util.tree_map(lambda a, b: (a + b) / 2, grads, mirrored)
-        self.apply_gradients(mean, x, y)
+        centred = jax.tree_util.tree_map(lambda a, b: (a + b) / 2, grads, mirrored)
+        self.apply_gradients(centred, x, y)
         return Trained(prediction, (F + mirrored_F) / 2, record)
 
     def weight_gradients(self, x: Any, y: Any) -> tuple[jax.Array, Any]:
@@ -170,11 +166,7 @@ def _output_means(x: Any, y: Any, *, model: Any) -> Any:
         if not clamped:
             part = f"part {index} of y" if len(leaves) > 1 else "y"
             raise ValueError(NOT_CLAMPED.format(part=part))
-        mean = traits(clamped[0].energy_fn).mean
-        if mean is None:
-            name = getattr(clamped[0].energy_fn, "__name__", repr(clamped[0].energy_fn))
-            raise ValueError(NO_MEAN.format(name=name))
-        found.append(mean(clamped[0].get("u")))
+        found.append(mean(clamped[0], clamped[0].get("u")))
     return jax.tree_util.tree_unflatten(treedef, found)
 
 

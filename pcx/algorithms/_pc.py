@@ -72,6 +72,9 @@ class PC(Interface):
         compute_dtype: precision in which layers compute, such as `jnp.bfloat16`; params, states, energies
             and optimisers stay in float32.
         donate: let XLA reuse the memory of old params (arrays that something else holds are copied).
+        statistics: which pass of a training step moves running statistics, such as `BatchNorm`'s: the
+            "forward" initialisation, or the "learning" pass. They move once for a batch, and are held in
+            all other passes.
 
     Raises:
         TypeError: the model is no EnergyModule, or an optimiser no optax transformation.
@@ -101,7 +104,8 @@ class PC(Interface):
 
     def start(self, x: Any, y: Any) -> tuple[Any, Any]:
         """h := u, and what the output is clamped to; `(prediction, target)`."""
-        prediction = self.initialise(x, y)
+        with self.passes("forward"):
+            prediction = self.initialise(x, y)
         return prediction, self.target(y, prediction)
 
     def initialise(self, x: Any, y: Any) -> Any:
@@ -142,7 +146,8 @@ class PC(Interface):
 
     def weight_gradients(self, x: Any, y: Any) -> tuple[jax.Array, Any]:
         """The batch's mean F in the present states, and dF/dtheta summed over the batch."""
-        F, dF_dtheta = gradient(self.learning_energy, x, y, self.model, self.weights())
+        with self.passes("learning"):
+            F, dF_dtheta = gradient(self.learning_energy, x, y, self.model, self.weights())
         return F / batch_size(x, y), dF_dtheta
 
     def inference_energy(self, x: Any, y: Any, *, model: Any) -> jax.Array:
