@@ -8,12 +8,14 @@ from ._module import Module as Module
 from ._param import BaseParam as BaseParam
 from ._param import DynamicParam as DynamicParam
 from ._param import Param as Param
+from ._param import Unreadable as Unreadable
 from ._param import get as get
 from ._param import is_param as is_param
 from ._param import set as set
 from ._param_dict import ParamCache as ParamCache
 from ._param_dict import ParamDict as ParamDict
 from ._random import RKG as RKG
+from ._random import RKG_LOCK as RKG_LOCK
 from ._random import RandomKey as RandomKey
 from ._random import RandomKeyGenerator as RandomKeyGenerator
 from ._scope import Scope as Scope

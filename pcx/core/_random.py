@@ -1,6 +1,7 @@
 """Random keys: a generator that is state like any other, and the default one."""
 
 import copy
+import threading
 from typing import Any
 
 import jax
@@ -114,3 +115,5 @@ def _with_key(key: Any) -> Any:
 
 
 RKG = _Default()
+# held while a key is drawn from `RKG` and its next state is stored; threads share it
+RKG_LOCK = threading.RLock()

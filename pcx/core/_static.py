@@ -34,7 +34,10 @@ class StaticParam(BaseParam):
             return (), param._structure()
 
         def unflatten(aux: Any, _: Any) -> "StaticParam":
-            return cls.rebuild(aux[0].value, aux[0].metadata)
+            param = cls.rebuild(aux[0].value, aux[0].metadata)
+            if not aux[0].metadata and _is_hashable(aux[0].value):
+                param._aux = aux
+            return param
 
         jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten, flatten)
 

@@ -11,7 +11,7 @@ from jax.tree_util import tree_map, tree_unflatten
 from .. import core
 from ._leaves import is_dynamic
 from ._masking import read_mask
-from ._tracked import Structure, changes, collect, note_firsts, write_back
+from ._tracked import Structure, changes, collect, write_back
 from ._transform import Transform
 
 NOTHING = """{title}: nothing to differentiate with kwargs_mask={mask!r}: {why}. Select params \
@@ -55,9 +55,6 @@ class ValueAndGrad(Transform):
         chosen = [i for i, entry in enumerate(structure.spread(mask)) if entry]
         numbers = (self.argnums,) if isinstance(self.argnums, int) else self.argnums
         self._check(structure, values, mask, chosen, numbers, args)
-        for param, entry in zip(params, mask, strict=True):
-            if entry and param._first is None:
-                param._first = "read"
         # what is not differentiated is not traced: keep the caller's NumPy arrays out of reach
         args, values = tree_map(_protected, args), tree_map(_protected, values)
 
@@ -68,9 +65,7 @@ class ValueAndGrad(Transform):
             all_args = list(args)
             for n, value in zip(numbers, positional, strict=True):
                 all_args[n] = value
-            result, updates = structure.run(
-                self.title, self.fn, merged, tuple(all_args), firsts=note_firsts(params)
-            )
+            result, updates = structure.run(self.title, self.fn, merged, tuple(all_args))
             value, extras = self._split_result(result)
             return value, (extras, updates)
 

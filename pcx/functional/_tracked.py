@@ -26,7 +26,6 @@ from ._collect import ARRAY, Parts, take_apart
 from ._leaves import LEAF, ParamSpec, WithStatics, is_array, is_param, with_statics
 
 Updates = tuple[Any, ...]
-Firsts = Callable[[list[str | None]], Any]
 
 
 class Structure:
@@ -38,7 +37,8 @@ class Structure:
         self.treedef, self.slots = parts.key.form[:2]
         self.specs = tuple([ParamSpec.of(param) for param in parts.params])
         self.statics = tuple(parts.statics)
-        self.size = len(parts.values)  # number of arrays in params; plain arrays follow them
+        # number of arrays in params; plain arrays follow them
+        self.size = sum([spec.size for spec in self.specs])
 
     def with_specs(self, specs: Sequence[ParamSpec]) -> "Structure":
         """The same structure with other values in its params."""
@@ -84,25 +84,18 @@ class Structure:
         values: Sequence[Any],
         args: tuple[Any, ...],
         full: bool = False,
-        firsts: Firsts | None = None,
     ) -> tuple[Any, Updates]:
         """Run `body(*args, **kwargs)` on rebuilt kwargs; its result, and the params' changes.
 
         Args:
             name: shown in error messages.
             full: report every param as changed (loops need the same output each time).
-            firsts: told what happened first to each param, "read", "write" or None; also if the
-                body raises.
         """
         with core.enter(name):
             kwargs, params = self.rebuild(values)
             args = tree_unflatten(*reversed(tree_flatten(args)))
             core.scope_state.key = params[0]
-            try:
-                result = body(*args, **kwargs)
-            finally:
-                if firsts is not None:
-                    firsts([param._first for param in params])
+            result = body(*args, **kwargs)
             self._refuse_replaced(name, kwargs, params)
         updates = tuple(
             (_pack(param._value),) if full or _changed(param, spec, old) else ()
@@ -153,10 +146,6 @@ def collect(kwargs: dict[str, Any]) -> tuple[Structure, list[Any], tuple[Any, ..
 
 
 def _changed(param: DynamicParam, spec: ParamSpec, old: Sequence[Any]) -> bool:
-    # what is written first counts as a change even if nothing is different: the structure may stand
-    # for calls in which something else was there (see `Jit._resolve`)
-    if param._first == "write":
-        return True
     value = param._value
     if spec.treedef is LEAF:
         return value is not old[0]
@@ -169,24 +158,6 @@ def _changed(param: DynamicParam, spec: ParamSpec, old: Sequence[Any]) -> bool:
 
 def _pack(value: Any) -> Any:
     return value if is_array(value) else with_statics(value)
-
-
-def note_firsts(params: Sequence[Any]) -> Firsts:
-    """For `Structure.run`: what happens first to a body's copies happened to the originals."""
-
-    def note(firsts: list[str | None]) -> None:
-        for param, first in zip(params, firsts, strict=True):
-            if param._first is None:
-                param._first = first
-
-    return note
-
-
-def note_reads(params: Sequence[Any]) -> None:
-    """Count `params` as read: a transform's result depends on what they hold."""
-    for param in params:
-        if param._first is None:
-            param._first = "read"
 
 
 def changes(updates: Updates) -> dict[int, Any]:

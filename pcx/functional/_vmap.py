@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import tree_leaves, tree_map
 
-from ..core import RandomKey
+from ..core import RandomKey, Unreadable
 from ._collect import ARRAY
 from ._leaves import LEAF
 from ._masking import read_mask
-from ._tracked import Structure, Updates, changes, collect, note_firsts, write_back
+from ._tracked import Structure, Updates, changes, collect, write_back
 from ._transform import Transform
 
 NO_AXIS = """{title}: nothing is mapped. Give an axis to a positional argument, as in \
@@ -83,20 +83,17 @@ class Vmap(Transform):
             *_kwargs_sizes(self.title, structure, values, axes, array_axes),
         ]
         size, stale = self._size(structure, sizes, axes)
-        structure, values = _without(structure, values, stale) if stale else (structure, values)
+        if stale:
+            why = Unreadable(self._sizes_message(structure, sizes))
+            structure, values = _without(structure, values, stale, why)
         keys = {i: jax.random.split(params[i]._value, size + 1) for i in generators}
         per_param = structure.split(values)
         for i in generators:
             axes[i] = 0
             per_param[i] = (keys[i][1:],)
-        firsts: list[str | None] = []
-
-        def note(found: list[str | None]) -> None:
-            firsts[:] = found
-            note_firsts(params)(found)
 
         def mapped(values: Any, args: Any) -> tuple[Any, Updates]:
-            return structure.run(self.title, self.fn, values, args, firsts=note)
+            return structure.run(self.title, self.fn, values, args)
 
         try:
             result, updates = jax.vmap(
@@ -107,14 +104,10 @@ class Vmap(Transform):
                 **self.vmap_kwargs,
             )([*(v for mine in per_param for v in mine), *values[structure.size :]], args)
         except Exception as error:
-            if any(firsts[i : i + 1] == ["read"] for i in stale):
-                raise ValueError(self._sizes_message(structure, sizes)) from error
             if isinstance(error, ValueError) and "vmap out_axes" in str(error):
                 names = [structure.name_of(i) for i, axis in enumerate(axes) if axis is None]
                 raise ValueError(UNMAPPED.format(title=self.title, names=_some(names))) from error
             raise
-        if any(firsts[i] == "read" for i in stale):
-            raise ValueError(self._sizes_message(structure, sizes))
         new = changes(updates)
         # the elements' own keys end here; the caller's moves on only if randomness was used
         write_back(params, new | {i: keys[i][0] for i in generators if i in new})
@@ -202,13 +195,13 @@ def _measure(title: str, value: Any, axis: int, name: Callable[[], str]) -> int:
 
 
 def _without(
-    structure: Structure, values: Sequence[Any], left_out: set[int]
+    structure: Structure, values: Sequence[Any], left_out: set[int], instead: Unreadable
 ) -> tuple[Structure, tuple[Any, ...]]:
-    """The same keyword arguments with some params empty."""
+    """The same keyword arguments with `instead` as the value of some params."""
     specs = list(structure.specs)
     mine = structure.split(values)
     for i in left_out:
-        specs[i], mine[i] = specs[i].emptied(), ()
+        specs[i], mine[i] = specs[i].holding(instead), ()
     own = [value for values in mine for value in values]
     return structure.with_specs(specs), (*own, *values[structure.size :])
 
