@@ -33,7 +33,7 @@ class BaseParam:
 
     def __init__(self, value: Any = None):
         self._value = get(value)
-        self._scope = _scope.state.scope
+        self._scope = _scope.here()
 
     if TYPE_CHECKING:  # any attribute may be put on a param
 
@@ -58,7 +58,7 @@ class BaseParam:
         """A param of this class with the given value and metadata, made in the current scope."""
         param = object.__new__(cls)
         param._value = value
-        param._scope = _scope.state.scope
+        param._scope = _scope.here()
         if metadata:
             param.__dict__.update(metadata)
         return param
@@ -81,8 +81,7 @@ class BaseParam:
                 not track.
         """
         value = get(value)
-        if self._scope is not _scope.state.scope:
-            _scope.check_write(self._scope, value, self)
+        _scope.check_write(self._scope, value, self)
         self._value = value
         return self
 

@@ -24,7 +24,7 @@ class Carried:
 
     def __init__(self, title: str, kwargs: dict[str, Any]):
         self.title = title
-        self.structure, self.params, self.values = collect(kwargs)
+        self.structure, self.params, self.values = collect(kwargs, title)
         self._touched: set[int] = set()
 
     def run(

@@ -50,7 +50,7 @@ class ValueAndGrad(Transform):
         self.grad_kwargs = grad_kwargs
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        structure, params, values = collect(kwargs)
+        structure, params, values = collect(kwargs, self.title)
         mask, _ = read_mask(self.title, self.kwargs_mask, kwargs, structure, (False, True))
         chosen = [i for i, entry in enumerate(structure.spread(mask)) if entry]
         numbers = (self.argnums,) if isinstance(self.argnums, int) else self.argnums

@@ -8,10 +8,10 @@ from weakref import ref
 
 import jax
 
-from ..core import RKG_LOCK, scope_state
+from ..core import RKG_LOCK, check_call, uncommitted
 from ._collect import Key, Parts, take_apart
 from ._donation import INTERRUPTS, unshared
-from ._tracked import Structure, changes, write_back
+from ._tracked import Structure, changes, store, write_back
 from ._transform import Transform, refuse_non_data
 from ._version import Output, Version
 
@@ -71,18 +71,20 @@ class Jit(Transform):
         parts = take_apart(kwargs)
         found = parts.versions.get(self._number)
         version = (found and found()) or self._version(parts, kwargs)
-        if version.draws is not False and scope_state.scope is None:
+        outermost = check_call(self.title, len(parts.params) > 1)
+        if version.draws is not False and outermost:
             with RKG_LOCK:  # no other thread may draw from the same key
-                return self._run(version, parts, args)
-        return self._run(version, parts, args)
+                parts.values[0] = parts.params[0]._value
+                return self._run(version, parts, args, outermost)
+        return self._run(version, parts, args, outermost)
 
-    def _run(self, version: Version, parts: Parts, args: tuple[Any, ...]) -> Any:
+    def _run(self, version: Version, parts: Parts, args: tuple[Any, ...], outermost: bool) -> Any:
         key, *kept = parts.values
         parts.values.clear()  # for `unshared`, which counts references
         given: list[Any] = []
         jitted = version.jitted
         # inside another transform there is nothing to give away: the arrays are the outer one's
-        donates = version.donating is not None and scope_state.scope is None
+        donates = outermost and version.donating is not None
         if donates:
             jitted = version.donating
             given, kept = _split(kept, version.chosen)
@@ -95,12 +97,24 @@ class Jit(Transform):
                 if donates:
                     INTERRUPTS.start()
             # one call into C, so that an interrupt finds the new arrays in `out` or the old alive
-            out.extend(itertools.starmap(jitted, ((key, given, kept, parts.arrays, *args),)))
-            write_back(parts.params, out[0].func.updates(*out[0].args))
+            call = (key, given, kept, parts.arrays, *args)
+            try:
+                out.extend(itertools.starmap(jitted, (call,)))
+            except ValueError:
+                free = uncommitted(key)
+                if free is key:
+                    raise
+                # drawn on another device last
+                out.extend(itertools.starmap(jitted, ((free, *call[1:]),)))
+            updates = out[0].func.updates(*out[0].args)
+            if outermost:
+                store(parts.params, updates)
+            else:
+                write_back(parts.params, updates)
             return out[0]()
         except BaseException as error:
-            if out:
-                write_back(parts.params, out[0].func.updates(*out[0].args))
+            if out and outermost:
+                store(parts.params, out[0].func.updates(*out[0].args))
             elif isinstance(error, TypeError):
                 refuse_non_data(self.title, self._without_statics(args), may_be_static=True)
             elif any([getattr(value, "is_deleted", bool)() for value in given]):

@@ -91,12 +91,16 @@ class Structure:
             name: shown in error messages.
             full: report every param as changed (loops need the same output each time).
         """
-        with core.enter(name):
+        outer, scope = core.scope_state.scope, core.Scope(name, core.current_trace())
+        try:
+            core.scope_state.scope = scope
             kwargs, params = self.rebuild(values)
             args = tree_unflatten(*reversed(tree_flatten(args)))
-            core.scope_state.key = params[0]
+            scope.key = params[0]
             result = body(*args, **kwargs)
             self._refuse_replaced(name, kwargs, params)
+        finally:
+            core.scope_state.scope = outer
         updates = tuple(
             (_pack(param._value),) if full or _changed(param, spec, old) else ()
             for param, spec, old in zip(params, self.specs, self.split(values), strict=True)
@@ -139,9 +143,18 @@ class _Marker:
     """A leaf where a structure is rebuilt only to learn its paths."""
 
 
-def collect(kwargs: dict[str, Any]) -> tuple[Structure, list[Any], tuple[Any, ...]]:
-    """The structure of keyword arguments, the caller's params, and all arrays, flat."""
+def collect(
+    kwargs: dict[str, Any], title: str | None = None
+) -> tuple[Structure, list[Any], tuple[Any, ...]]:
+    """The structure of keyword arguments, the caller's params, and all arrays, flat.
+
+    Args:
+        title: the transform, which params may not enter inside one of JAX's own that compiles;
+            None for a pure function.
+    """
     parts = take_apart(kwargs)
+    if title is not None:
+        core.check_call(title, len(parts.params) > 1)
     return Structure(parts), parts.params, (*parts.values, *parts.arrays)
 
 
@@ -167,11 +180,24 @@ def changes(updates: Updates) -> dict[int, Any]:
 
 def write_back(params: Sequence[Any], new: dict[int, Any]) -> None:
     """Store what a transform changed in the caller's own params: all of it, or nothing."""
-    scope = core.scope_state.scope
-    if scope is not None:
+    unknown = core.in_unknown_trace()
+    if unknown or core.scope_state.scope is not None:
         # an inner transform may have been handed objects that the outer one does not track
         for index, value in new.items():
-            if params[index]._scope is not scope:
-                core.check_write(params[index]._scope, value, params[index])
-    for index, value in new.items():
-        params[index]._value = value.value() if type(value) is WithStatics else value
+            param = params[index]
+            core.check_write(param._scope, value, param)
+            if unknown and isinstance(param, core.RandomKey) and not core.made_here(param._scope):
+                raise RuntimeError(core.UNTRACKED)
+    store(params, new)
+
+
+def store(params: Sequence[Any], new: dict[int, Any]) -> None:
+    """Put new values into params; an interrupt in between comes after the last."""
+    values = [v.value() if type(v) is WithStatics else v for v in new.values()]
+    try:
+        for index, value in zip(new, values, strict=True):
+            params[index]._value = value
+    except BaseException:
+        for index, value in zip(new, values, strict=True):
+            params[index]._value = value
+        raise

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import tree_leaves, tree_map
 
-from ..core import RandomKey, Unreadable
+from .. import core
+from ..core import Unreadable
 from ._collect import ARRAY
-from ._leaves import LEAF
 from ._masking import read_mask
 from ._tracked import Structure, Updates, changes, collect, write_back
 from ._transform import Transform
@@ -68,15 +68,9 @@ class Vmap(Transform):
         self.vmap_kwargs = {"axis_name": axis_name, **vmap_kwargs}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        structure, params, values = collect(kwargs)
+        structure, params, values = collect(kwargs, self.title)
         axes, array_axes = read_mask(self.title, self.kwargs_mask, kwargs, structure, (None, 0))
-        generators = [
-            i
-            for i, spec in enumerate(structure.specs)
-            if issubclass(spec.cls, RandomKey) and spec.treedef is LEAF
-        ]
-        for i in generators:
-            axes[i] = None
+        axes[0] = None
         in_axes = self._positional_axes(args)
         sizes = [
             *_positional_sizes(self.title, args, in_axes),
@@ -86,11 +80,15 @@ class Vmap(Transform):
         if stale:
             why = Unreadable(self._sizes_message(structure, sizes))
             structure, values = _without(structure, values, stale, why)
-        keys = {i: jax.random.split(params[i]._value, size + 1) for i in generators}
-        per_param = structure.split(values)
-        for i in generators:
-            axes[i] = 0
-            per_param[i] = (keys[i][1:],)
+        # each element has a default key of its own; other generators that are not mapped are shared
+        keys = jax.random.split(core.uncommitted(values[0]), size)
+        axes[0] = 0
+        shared = [
+            i
+            for i, spec in enumerate(structure.specs)
+            if issubclass(spec.cls, core.RandomKey) and axes[i] is None
+        ]
+        out_axes = [0 if i in shared else axis for i, axis in enumerate(axes)]
 
         def mapped(values: Any, args: Any) -> tuple[Any, Updates]:
             return structure.run(self.title, self.fn, values, args)
@@ -99,18 +97,18 @@ class Vmap(Transform):
             result, updates = jax.vmap(
                 mapped,
                 in_axes=([*structure.spread(axes), *array_axes], in_axes),
-                out_axes=(self.out_axes, tuple(axes)),
+                out_axes=(self.out_axes, tuple(out_axes)),
                 axis_size=size,
                 **self.vmap_kwargs,
-            )([*(v for mine in per_param for v in mine), *values[structure.size :]], args)
+            )([keys, *values[1:]], args)
         except Exception as error:
-            if isinstance(error, ValueError) and "vmap out_axes" in str(error):
+            if isinstance(error, ValueError) and "out_axes" in str(error):
                 names = [structure.name_of(i) for i, axis in enumerate(axes) if axis is None]
                 raise ValueError(UNMAPPED.format(title=self.title, names=_some(names))) from error
             raise
         new = changes(updates)
-        # the elements' own keys end here; the caller's moves on only if randomness was used
-        write_back(params, new | {i: keys[i][0] for i in generators if i in new})
+        # the generators go on from the state of the first element
+        write_back(params, new | {i: new[i][0] for i in (0, *shared) if i in new})
         return result
 
     def _positional_axes(self, args: tuple[Any, ...]) -> Any:
@@ -219,8 +217,9 @@ def vmap(
 ) -> Callable[[Callable[..., Any]], Vmap]:
     """Map a function over an axis of its positional arguments and of selected params.
 
-    Each mapped element draws its own random keys, from `px.RKG` and from any generator among the
-    keyword arguments. A param's axis is the same in and out; a param that gets its first value
+    Each mapped element draws its own random keys from `px.RKG`. A generator among the keyword
+    arguments that is not mapped is shared: all elements draw the same from it. Afterwards both go
+    on from the first element's state. A param's axis is the same in and out; a param that gets its first value
     inside (a vode at its first forward pass) gets the axis that the mask gives it.
 
     Args:
