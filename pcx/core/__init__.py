@@ -3,6 +3,9 @@
 from ._describe import describe as describe
 from ._filter import Mask as Mask
 from ._filter import to_predicate as to_predicate
+from ._freeze import CODE as CODE
+from ._freeze import Content as Content
+from ._freeze import freeze as freeze
 from ._module import BaseModule as BaseModule
 from ._module import Module as Module
 from ._param import BaseParam as BaseParam
@@ -30,7 +33,6 @@ from ._scope import locate as locate
 from ._scope import made_here as made_here
 from ._scope import state as scope_state  # noqa: F401
 from ._static import StaticParam as StaticParam
-from ._static import freeze as freeze
 from ._static import static as static
 from ._tree import kwargs_path_str as kwargs_path_str
 from ._tree import named_params as named_params

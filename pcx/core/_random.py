@@ -73,12 +73,11 @@ class RandomKeyGenerator(BaseModule):
             raise ValueError(f"rkg(n) gives n >= 0 keys, got n = {n}")
         with RKG_LOCK:
             param = self.key
-            if _scope.in_unknown_trace() and not _scope.made_here(param._scope):
-                raise RuntimeError(UNTRACKED)
             key = uncommitted(param.get())
             keys = jax.random.split(key, 2 if n is None else n + 1)
             # a state that is not traced, although drawing from it is, was not passed in
-            if _scope.has_tracer(keys) and not _scope.has_tracer(key):
+            passed_in = _scope.has_tracer(key) or not _scope.has_tracer(keys)
+            if (_scope.in_unknown_trace() or not passed_in) and not _scope.made_here(param._scope):
                 raise RuntimeError(UNTRACKED)
             param.set(keys[0])
         return keys[1] if n is None else keys[1:]

@@ -76,6 +76,8 @@ class ValueAndGrad(Transform):
             [values[i] for i in chosen], *(args[n] for n in numbers)
         )
         write_back(params, changes(updates))
+        if not self.grad_kwargs.get("holomorphic"):
+            selected, positional = tree_map(_ascent, (selected, positional))
         grads: Any = _gradient_tree(structure, mask, selected)
         if self.argnums != ():
             grads = (positional[0] if isinstance(self.argnums, int) else tuple(positional), grads)
@@ -124,6 +126,10 @@ class ValueAndGrad(Transform):
                 raise TypeError(NOT_FLOAT.format(title=self.title, name=name, got=got))
 
 
+def _ascent(gradient: Any) -> Any:
+    return jnp.conj(gradient) if jnp.iscomplexobj(gradient) else gradient
+
+
 def _protected(x: Any) -> Any:
     return jnp.asarray(x) if isinstance(x, np.ndarray) and x.dtype.kind in "biufc" else x
 
@@ -151,6 +157,10 @@ def value_and_grad(
     **grad_kwargs: Any,
 ) -> Callable[[Callable[..., Any]], ValueAndGrad]:
     """Value and gradient with respect to the params that a mask maps to True.
+
+    For a complex array z = a + ib the gradient is dF/da + i dF/db, the direction in which the real
+    value F rises fastest, so that a step along its negative descends. `jax.grad` returns the
+    conjugate of this. With `holomorphic=True` the complex derivative is returned as it is.
 
     Args:
         kwargs_mask: a mask such as `pxu.M(pxnn.LayerParam).to((False, True))`, or a dict from

@@ -35,12 +35,24 @@ _NUMBERS = itertools.count()
 
 
 class _Calls(threading.local):
-    """The version and the keyword arguments of the call in progress, for its trace."""
+    """The call in progress, for its trace.
+
+    Attributes:
+        now: the version and the keyword arguments.
+        key: the key that it was called with, if it is outermost and does not hold the lock.
+        locked: whether its trace took the lock.
+    """
 
     now: tuple[Version, Parts] | None = None
+    key: Any = None
+    locked = False
 
 
 _CALLS = _Calls()
+
+
+class _KeyMoved(Exception):
+    """Another thread drew a key while this call was traced."""
 
 
 class Jit(Transform):
@@ -72,11 +84,14 @@ class Jit(Transform):
         found = parts.versions.get(self._number)
         version = (found and found()) or self._version(parts, kwargs)
         outermost = check_call(self.title, len(parts.params) > 1)
-        if version.draws is not False and outermost:
-            with RKG_LOCK:  # no other thread may draw from the same key
-                parts.values[0] = parts.params[0]._value
+        if not (version.draws and outermost):
+            try:
                 return self._run(version, parts, args, outermost)
-        return self._run(version, parts, args, outermost)
+            except _KeyMoved:
+                return self(*args, **kwargs)
+        with RKG_LOCK:  # no other thread may draw from the same key
+            parts.values[0] = parts.params[0]._value
+            return self._run(version, parts, args, outermost)
 
     def _run(self, version: Version, parts: Parts, args: tuple[Any, ...], outermost: bool) -> Any:
         key, *kept = parts.values
@@ -92,6 +107,7 @@ class Jit(Transform):
         out: list[Any] = []
         try:
             _CALLS.now = version, parts
+            _CALLS.key = key if outermost and not version.draws else None
             if version.used < COLD_CALLS:
                 version.used += 1
                 if donates:
@@ -121,7 +137,10 @@ class Jit(Transform):
                 error.add_note(LOST)
             raise
         finally:
-            _CALLS.now = None
+            _CALLS.now = _CALLS.key = None
+            if _CALLS.locked:
+                _CALLS.locked = False
+                RKG_LOCK.release()
             if INTERRUPTS.handlers:
                 INTERRUPTS.stop()
 
@@ -165,7 +184,7 @@ class Jit(Transform):
 
         def pure(key: Any, given: Any, kept: Any, plain: Any, *args: Any) -> Output:
             assert _CALLS.now is not None
-            version, parts = _CALLS.now
+            (version, parts), called_with = _CALLS.now, _CALLS.key
             values = (key, *_merge(given, kept, chosen), *plain)
             # donated arrays are gone after the call, so then every param needs its new one
             result, updates = Structure(parts).run(title, fn, values, args, full=donate)
@@ -173,6 +192,11 @@ class Jit(Transform):
             if new.get(0, key) is key:  # the key is not donated
                 new.pop(0, None)
             version.draws = bool(version.draws) or 0 in new
+            if 0 in new and called_with is not None:
+                RKG_LOCK.acquire()
+                _CALLS.locked = True
+                if parts.params[0]._value is not called_with:
+                    raise _KeyMoved
             output = Output.of(result, new)
             if donate:
                 INTERRUPTS.start()

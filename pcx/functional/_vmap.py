@@ -70,7 +70,10 @@ class Vmap(Transform):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         structure, params, values = collect(kwargs, self.title)
         axes, array_axes = read_mask(self.title, self.kwargs_mask, kwargs, structure, (None, 0))
-        axes[0] = None
+        generators = [i for i, spec in enumerate(structure.specs) if issubclass(spec.cls, core.RandomKey)]
+        own = [i for i in generators if i == 0 or (axes[i] is not None and _is_key(params[i]._value))]
+        for i in own:
+            axes[i] = None
         in_axes = self._positional_axes(args)
         sizes = [
             *_positional_sizes(self.title, args, in_axes),
@@ -80,15 +83,13 @@ class Vmap(Transform):
         if stale:
             why = Unreadable(self._sizes_message(structure, sizes))
             structure, values = _without(structure, values, stale, why)
-        # each element has a default key of its own; other generators that are not mapped are shared
-        keys = jax.random.split(core.uncommitted(values[0]), size)
-        axes[0] = 0
-        shared = [
-            i
-            for i, spec in enumerate(structure.specs)
-            if issubclass(spec.cls, core.RandomKey) and axes[i] is None
-        ]
-        out_axes = [0 if i in shared else axis for i, axis in enumerate(axes)]
+        per_param = structure.split(values)
+        for i in own:  # each element has its own key
+            axes[i] = 0
+            per_param[i] = (jax.random.split(core.uncommitted(params[i]._value), size),)
+        # a generator that is not mapped is shared; the states of both are the first element's
+        first = {i for i in generators if i in own or axes[i] is None}
+        out_axes = [0 if i in first else axis for i, axis in enumerate(axes)]
 
         def mapped(values: Any, args: Any) -> tuple[Any, Updates]:
             return structure.run(self.title, self.fn, values, args)
@@ -100,15 +101,14 @@ class Vmap(Transform):
                 out_axes=(self.out_axes, tuple(out_axes)),
                 axis_size=size,
                 **self.vmap_kwargs,
-            )([keys, *values[1:]], args)
+            )([*(v for mine in per_param for v in mine), *values[structure.size :]], args)
         except Exception as error:
             if isinstance(error, ValueError) and "out_axes" in str(error):
                 names = [structure.name_of(i) for i, axis in enumerate(axes) if axis is None]
                 raise ValueError(UNMAPPED.format(title=self.title, names=_some(names))) from error
             raise
         new = changes(updates)
-        # the generators go on from the state of the first element
-        write_back(params, new | {i: new[i][0] for i in (0, *shared) if i in new})
+        write_back(params, new | {i: new[i][0] for i in first if i in new})
         return result
 
     def _positional_axes(self, args: tuple[Any, ...]) -> Any:
@@ -204,6 +204,12 @@ def _without(
     return structure.with_specs(specs), (*own, *values[structure.size :])
 
 
+def _is_key(value: Any) -> bool:
+    """Whether this is one key, not a batch of them."""
+    typed = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+    return jnp.ndim(value) == (0 if typed else 1)
+
+
 def _some(names: list[str]) -> str:
     return ", ".join(f"`{n}`" for n in names[:6]) + (", ..." if len(names) > 6 else "") or "none"
 
@@ -217,9 +223,9 @@ def vmap(
 ) -> Callable[[Callable[..., Any]], Vmap]:
     """Map a function over an axis of its positional arguments and of selected params.
 
-    Each mapped element draws its own random keys from `px.RKG`. A generator among the keyword
-    arguments that is not mapped is shared: all elements draw the same from it. Afterwards both go
-    on from the first element's state. A param's axis is the same in and out; a param that gets its first value
+    Each mapped element draws its own random keys from `px.RKG`, and from a generator among the
+    keyword arguments that the mask maps; one that is not mapped is shared: all elements draw the
+    same from it. Afterwards a generator goes on from the first element's state. A param's axis is the same in and out; a param that gets its first value
     inside (a vode at its first forward pass) gets the axis that the mask gives it.
 
     Args:
