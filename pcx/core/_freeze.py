@@ -1,7 +1,7 @@
 """Static values as part of a cache key: what a trace depends on, comparable and hashable.
 
 A static value that is edited in place (a dictionary, a config object) is another value to a trace,
-so it is compared by content; two functions made by the same code from equal values are one to it.
+so it is compared by content.
 """
 
 import dataclasses
@@ -109,15 +109,9 @@ class Content:
         return bytes(value)
 
     def _function(self, value: types.FunctionType) -> Hashable:
+        # by identity: two of one code may read globals that have changed in between
         self.functions.append(value)
-        # as for any traced function, what a closure holds is taken as it is now
-        inner = Content()
-        inner._path, inner._count = self._path, self._count
-        cells = [_contents(cell) for cell in value.__closure__ or ()]
-        state = (cells, value.__defaults__, value.__kwdefaults__, vars(value))
-        frozen = inner.all(state)
-        self._count = inner._count
-        return (value.__code__, ById(value.__globals__), frozen)
+        return (value, value.__code__)
 
     def _method(self, value: types.MethodType) -> Hashable:
         return (self.of(value.__func__), self.of(value.__self__))
@@ -147,13 +141,6 @@ class Content:
             self.seen_whole = False
             content.append(self.all(getattr(value, name, None) for name in slots))
         return (kind, ById(value) if by_identity else None, *content)
-
-
-def _contents(cell: Any) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # not assigned yet
-        return None
 
 
 def _slots(kind: type) -> tuple[str, ...]:

@@ -51,7 +51,8 @@ def _one_of(key: Key) -> Key:
 class Parts(NamedTuple):
     """The keyword arguments of one call."""
 
-    key: Key
+    key: Key  # one object for all calls of equal form
+    treedef: Any  # the caller's own, which holds the caller's own static values
     params: list[Any]  # the caller's own objects; number 0 is the default random key
     values: list[Any]  # flat arrays of all params
     arrays: list[Any]  # the plain arrays
@@ -89,7 +90,7 @@ def walk(kwargs: dict[str, Any]) -> Parts:
         else:
             statics.append(leaf)
             slots.append(STATIC)
-    return Parts(Key(treedef, slots, forms, statics), params, values, arrays, statics, {})
+    return Parts(Key(treedef, slots, forms, statics), treedef, params, values, arrays, statics, {})
 
 
 def _form(param: DynamicParam, value: Any, values: list[Any]) -> tuple[Any, ...]:
@@ -132,7 +133,7 @@ def take_apart(kwargs: dict[str, Any]) -> Parts:
     if memories.misses > _MAX_MISSES:
         return walk(kwargs)
     for memory in memories:
-        found = memory.revisit(kwargs)
+        found = memory.revisit(kwargs, root)
         if found is not None:
             memories.misses = 0
             return found
@@ -140,7 +141,7 @@ def take_apart(kwargs: dict[str, Any]) -> Parts:
     found = walk(kwargs)
     try:
         found = found._replace(key=_one_of(found.key))
-        memories[:] = [_Memory(kwargs, found), *memories[: MAX_MEMORIES - 1]]
+        memories[:] = [_Memory(kwargs, found, root), *memories[: MAX_MEMORIES - 1]]
     except Unrememberable:
         memories.misses = _MAX_MISSES + 1
     return found
@@ -153,13 +154,17 @@ class _Memories(list["_Memory"]):
 
 
 class _Memory:
-    """A remembered walk, kept in a slot of the first module among the keyword arguments."""
+    """A remembered walk, kept in a slot of the first module among the keyword arguments.
+
+    It does not hold this module itself, which then needs no garbage collector to be freed.
+    """
 
     __slots__ = ("_found", "_names", "_objects", "_trees", "_types", "_walk")
 
-    def __init__(self, kwargs: dict[str, Any], found: Parts):
-        self._names, self._objects = (*kwargs,), [*kwargs.values()]
-        self._walk = Walk(kwargs, found.params[1:])
+    def __init__(self, kwargs: dict[str, Any], found: Parts, root: BaseModule):
+        self._names = (*kwargs,)
+        self._objects = self._without(root, kwargs)
+        self._walk = Walk(kwargs, found.params[1:], root)
         values = [param._value for param in found.params]
         self._types = list(map(type, values))
         # params whose values are neither arrays nor empty, which may change inside
@@ -173,12 +178,16 @@ class _Memory:
                 raise Unrememberable
         self._found = found._replace(values=[])
 
-    def revisit(self, kwargs: dict[str, Any]) -> Parts | None:
+    @staticmethod
+    def _without(root: BaseModule, kwargs: dict[str, Any]) -> list[Any]:
+        return [type(root) if x is root else x for x in kwargs.values()]
+
+    def revisit(self, kwargs: dict[str, Any], root: BaseModule) -> Parts | None:
         """The present arrays in the remembered form; None if anything but arrays has changed."""
-        key, params, _, arrays, statics, versions = self._found
+        key, treedef, params, _, arrays, statics, versions = self._found
         if (
             self._names != (*kwargs,)
-            or not all(map(is_, kwargs.values(), self._objects))
+            or not all(map(is_, self._without(root, kwargs), self._objects))
             or params[0] is not RKG.key
             or not self._walk.fits()
         ):
@@ -188,7 +197,7 @@ class _Memory:
             return None
         if not self._trees:
             values = [value for value in current if value is not None]
-            return Parts(key, params, values, arrays, statics, versions)
+            return Parts(key, treedef, params, values, arrays, statics, versions)
         values = []
         for index, value in enumerate(current):
             treedef = self._trees.get(index)
@@ -199,4 +208,4 @@ class _Memory:
                 values += leaves
             elif value is not None:
                 values.append(value)
-        return Parts(key, params, values, arrays, statics, versions)
+        return Parts(key, treedef, params, values, arrays, statics, versions)

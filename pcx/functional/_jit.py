@@ -52,7 +52,7 @@ _CALLS = _Calls()
 
 
 class _KeyMoved(Exception):
-    """Another thread drew a key while this call was traced."""
+    """Another thread draws, or drew, from the key with which this call is traced."""
 
 
 class Jit(Transform):
@@ -88,7 +88,8 @@ class Jit(Transform):
             try:
                 return self._run(version, parts, args, outermost)
             except _KeyMoved:
-                return self(*args, **kwargs)
+                with RKG_LOCK:
+                    return self(*args, **kwargs)
         with RKG_LOCK:  # no other thread may draw from the same key
             parts.values[0] = parts.params[0]._value
             return self._run(version, parts, args, outermost)
@@ -108,10 +109,8 @@ class Jit(Transform):
         try:
             _CALLS.now = version, parts
             _CALLS.key = key if outermost and not version.draws else None
-            if version.used < COLD_CALLS:
-                version.used += 1
-                if donates:
-                    INTERRUPTS.start()
+            if donates and version.used < COLD_CALLS:
+                INTERRUPTS.start()
             # one call into C, so that an interrupt finds the new arrays in `out` or the old alive
             call = (key, given, kept, parts.arrays, *args)
             try:
@@ -122,6 +121,7 @@ class Jit(Transform):
                     raise
                 # drawn on another device last
                 out.extend(itertools.starmap(jitted, ((free, *call[1:]),)))
+            version.used += 1
             updates = out[0].func.updates(*out[0].args)
             if outermost:
                 store(parts.params, updates)
@@ -129,6 +129,10 @@ class Jit(Transform):
                 write_back(parts.params, updates)
             return out[0]()
         except BaseException as error:
+            if not (out or version.used):
+                # JAX never again takes the fast path of a function whose first trace failed
+                self._by_key.pop(parts.key, None)
+                parts.versions.pop(self._number, None)
             if out and outermost:
                 store(parts.params, out[0].func.updates(*out[0].args))
             elif isinstance(error, TypeError):
@@ -191,12 +195,13 @@ class Jit(Transform):
             new = changes(updates)
             if new.get(0, key) is key:  # the key is not donated
                 new.pop(0, None)
-            version.draws = bool(version.draws) or 0 in new
             if 0 in new and called_with is not None:
-                RKG_LOCK.acquire()
-                _CALLS.locked = True
-                if parts.params[0]._value is not called_with:
+                # without waiting: who holds it may wait for this trace
+                _CALLS.locked = RKG_LOCK.acquire(blocking=False)
+                if not _CALLS.locked or parts.params[0]._value is not called_with:
+                    version.draws = True
                     raise _KeyMoved
+            version.draws = bool(version.draws) or 0 in new
             output = Output.of(result, new)
             if donate:
                 INTERRUPTS.start()

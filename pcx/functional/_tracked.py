@@ -34,7 +34,7 @@ class Structure:
     __slots__ = ("size", "slots", "specs", "statics", "treedef")
 
     def __init__(self, parts: Parts):
-        self.treedef, self.slots = parts.key.form[:2]
+        self.treedef, self.slots = parts.treedef, parts.key.form[1]
         self.specs = tuple([ParamSpec.of(param) for param in parts.params])
         self.statics = tuple(parts.statics)
         # number of arrays in params; plain arrays follow them

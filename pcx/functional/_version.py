@@ -23,7 +23,7 @@ class Version:
     def __init__(self, jitted: Any, donating: Any, chosen: tuple[bool, ...] | None):
         self.jitted, self.donating = jitted, donating
         self.chosen = chosen  # which arrays are donated; None is all of them
-        self.used = 0  # number of calls, while they are few
+        self.used = 0  # number of calls that returned
         self.draws: bool | None = None  # whether it draws from `px.RKG`; None is not known yet
         self._calls: list[tuple[ref[Any], ...]] = []
         self._permanent = False

@@ -29,6 +29,7 @@ class Walk:
     Args:
         kwargs: the keyword arguments that were walked.
         params: the params that were found.
+        root: the object that remembers this, which is not held.
 
     Raises:
         Unrememberable: the graph holds something whose changes could go unseen.
@@ -48,7 +49,7 @@ class Walk:
         "_types",
     )
 
-    def __init__(self, kwargs: dict[str, Any], params: list[DynamicParam]):
+    def __init__(self, kwargs: dict[str, Any], params: list[DynamicParam], root: Any):
         self._dicts: list[dict[Any, Any]] = [param.__dict__ for param in params]  # metadata
         self._lists: list[Any] = []
         self._statics: list[StaticParam] = []
@@ -64,6 +65,8 @@ class Walk:
         self._dicts = [d for d in self._dicts if d]
         self._names = list(chain.from_iterable(self._dicts))
         self._children = list(self._content())
+        # its class is compared by whom it remembers
+        self._objects = [x for x in self._objects if x is not root]
         self._types = list(map(type, self._objects))
         self._codes = list(map(CODE, self._functions))
 
