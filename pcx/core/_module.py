@@ -36,7 +36,7 @@ class BaseModule:
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
         module = object.__new__(cls)
-        object.__setattr__(module, "_scope", _scope.state.scope)
+        object.__setattr__(module, "_scope", _scope.here())
         return module
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -53,8 +53,7 @@ class BaseModule:
         )
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if self._scope is not _scope.state.scope:
-            _scope.check_write(self._scope, value, self, name)
+        _scope.check_write(self._scope, value, self, name)
         object.__setattr__(self, name, value)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -149,7 +148,7 @@ def _flatten_with_keys(module: BaseModule) -> tuple[tuple[Any, ...], tuple[str, 
 
 def _unflatten(cls: type[BaseModule], names: tuple[str, ...], children: Any) -> BaseModule:
     module = object.__new__(cls)
-    object.__setattr__(module, "_scope", _scope.state.scope)
+    object.__setattr__(module, "_scope", _scope.here())
     module.__dict__.update(zip(names, children, strict=True))
     return module
 

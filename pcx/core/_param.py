@@ -29,14 +29,11 @@ class BaseParam:
         [None, Param(2.0)]
     """
 
-    # `_first` is what happened first to the param in its scope, "read" or "write": a param that a
-    # jitted function writes before it reads need not be passed in at all (see functional/_jit.py)
-    __slots__ = ("__dict__", "__weakref__", "_first", "_scope", "_value")
+    __slots__ = ("__dict__", "__weakref__", "_scope", "_value")
 
     def __init__(self, value: Any = None):
         self._value = get(value)
-        self._first: str | None = None
-        self._scope = _scope.state.scope
+        self._scope = _scope.here()
 
     if TYPE_CHECKING:  # any attribute may be put on a param
 
@@ -61,8 +58,7 @@ class BaseParam:
         """A param of this class with the given value and metadata, made in the current scope."""
         param = object.__new__(cls)
         param._value = value
-        param._first = None
-        param._scope = _scope.state.scope
+        param._scope = _scope.here()
         if metadata:
             param.__dict__.update(metadata)
         return param
@@ -72,9 +68,10 @@ class BaseParam:
         return self._read()
 
     def _read(self) -> Any:
-        if self._first is None:
-            self._first = "read"
-        return self._value
+        value = self._value
+        if type(value) is Unreadable:
+            raise ValueError(value.message)
+        return value
 
     def set(self, value: Any) -> Self:
         """Replace the wrapped value and return the param itself.
@@ -84,10 +81,7 @@ class BaseParam:
                 not track.
         """
         value = get(value)
-        if self._scope is not _scope.state.scope:
-            _scope.check_write(self._scope, value, self)
-        if self._first is None:
-            self._first = "write"
+        _scope.check_write(self._scope, value, self)
         self._value = value
         return self
 
@@ -96,7 +90,16 @@ class BaseParam:
 
     def __repr__(self) -> str:
         extra = "".join(f", {k}={v!r}" for k, v in self.metadata)
-        return f"{type(self).__qualname__}({describe(self._read())}{extra})"
+        return f"{type(self).__qualname__}({describe(self._value)}{extra})"
+
+
+class Unreadable:
+    """In place of a value that may be overwritten but not read; `message` says why."""
+
+    __slots__ = ("message",)
+
+    def __init__(self, message: str):
+        self.message = message
 
 
 def _unpickle(cls: type[BaseParam], value: Any, metadata: tuple[tuple[str, Any], ...]) -> BaseParam:

@@ -1,24 +1,41 @@
 """Random keys: a generator that is state like any other, and the default one."""
 
 import copy
+import threading
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from . import _scope
 from ._module import BaseModule
 from ._param import Param
 
 UNTRACKED = """a random number generator draws inside a JAX transform that does not track its \
-state (`jax.jit` or another of `jax`'s own), which would leave a dead tracer in it. Use the \
-transform of the same name in `pcx.functional`, and pass a generator of your own by keyword \
-(`px.RKG` always comes along); or pass a key, as in plain JAX"""
+state (`jax.jit`, `jax.vmap`, `jax.lax.map` or another of `jax`'s own): it would draw the same each \
+time, or be left with a dead tracer. Use the transform of the same name in `pcx.functional` \
+(`pxf.jit`, `pxf.vmap`, `pxf.scan`, ...), and pass a generator of your own by keyword (`px.RKG` \
+always comes along); or pass keys, as in plain JAX"""
+
+
+# held while a key is drawn and the next state is stored: threads share the default generator
+RKG_LOCK = threading.RLock()
 
 
 class RandomKey(Param):
     """The state of a generator. `pxf.vmap` gives each mapped element its own."""
 
     __slots__ = ()
+
+
+def uncommitted(key: Any) -> Any:
+    """A key that may be used on any device; itself, if it is not bound to one."""
+    if _scope.has_tracer(key) or not getattr(key, "committed", False):
+        return key
+    data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+    free = jnp.asarray(np.asarray(data))
+    return free if data is key else jax.random.wrap_key_data(free, impl=jax.random.key_impl(key))
 
 
 class RandomKeyGenerator(BaseModule):
@@ -49,18 +66,20 @@ class RandomKeyGenerator(BaseModule):
 
         Raises:
             ValueError: n is negative.
-            RuntimeError: inside a transform of JAX's own, such as `jax.jit`, which would leave a
-                dead tracer in the generator.
+            RuntimeError: inside a transform of JAX's own, such as `jax.jit` or `jax.vmap`, which
+                does not track the generator.
         """
         if n is not None and n < 0:
             raise ValueError(f"rkg(n) gives n >= 0 keys, got n = {n}")
-        param = self.key
-        key = param.get()
-        keys = jax.random.split(key, 2 if n is None else n + 1)
-        # a state that is not traced, although drawing from it is, was not passed in
-        if _scope.has_tracer(keys) and not _scope.has_tracer(key):
-            raise RuntimeError(UNTRACKED)
-        param.set(keys[0])
+        with RKG_LOCK:
+            param = self.key
+            key = uncommitted(param.get())
+            keys = jax.random.split(key, 2 if n is None else n + 1)
+            # a state that is not traced, although drawing from it is, was not passed in
+            passed_in = _scope.has_tracer(key) or not _scope.has_tracer(keys)
+            if (_scope.in_unknown_trace() or not passed_in) and not _scope.made_here(param._scope):
+                raise RuntimeError(UNTRACKED)
+            param.set(keys[0])
         return keys[1] if n is None else keys[1:]
 
 
@@ -88,8 +107,9 @@ class _Default(RandomKeyGenerator):
     @property
     def key(self) -> Param:  # type: ignore[override]
         """The state: a param."""
-        if _scope.state.key is not None:
-            return _scope.state.key
+        scope = _scope.state.scope
+        if scope is not None:
+            return scope.key
         own = self.__dict__.get("key")
         if own is None:
             # the first use may happen while tracing; the key must be a concrete array even then

@@ -1,47 +1,74 @@
 """Which transform is running: the guard against dead tracers.
 
-Every tracked transform runs the user's function inside a *scope*. Params and modules remember
-the scope they were made in. Writing a tracer into one that belongs to an outer scope would leave
-a dead tracer behind when the transform returns, so it is refused at once, at the line that does it.
+Every tracked transform runs the user's function inside a *scope*, which knows JAX's trace that it
+runs in. Params and modules remember the scope they were made in. Writing a tracer into one that
+belongs to an outer scope, or under a trace that the scope does not know (`jax.vmap`, `jax.lax.scan`
+and the like inside it), would leave a dead tracer behind when the transform returns, so it is
+refused at once, at the line that does it.
 """
 
-import contextlib
 import sys
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.core import Tracer
+
+try:
+    from jax.extend.core import get_opaque_trace_state as current_trace
+except ImportError:  # before JAX 0.8
+    from jax.core import get_opaque_trace_state as current_trace
+
+# the trace outside of any transform
+with jax.ensure_compile_time_eval():
+    _TOP = current_trace()
 
 
 class Scope:
-    """A token for one run of a transform's body; compared by identity."""
+    """One run of a transform's body; compared by identity.
 
-    __slots__ = ("name",)
+    Attributes:
+        name: the transform, for error messages.
+        trace: JAX's trace that the body runs in.
+        key: the param that `px.RKG` draws from in it.
+        outer: for a transform of JAX's own, which scopes do not know, the scope around it.
+    """
 
-    def __init__(self, name: str):
-        self.name = name
+    __slots__ = ("key", "name", "outer", "trace")
+
+    def __init__(self, name: str, trace: Any, outer: "Scope | None" = None):
+        self.name, self.trace, self.outer = name, trace, outer
+        self.key: Any = None
 
 
 class _State(threading.local):
     scope: Scope | None = None
-    # the param that `px.RKG` draws from inside the running transform; None outside of any
-    key: Any = None
 
 
 state = _State()
 
+_UNKNOWN = "a transform of JAX's own"
 
-@contextlib.contextmanager
-def enter(name: str) -> Iterator[Scope]:
-    """Run the block in a fresh scope; the previous one comes back even if the block raises."""
-    outer = state.scope, state.key
-    state.scope = scope = Scope(name)
-    try:
-        yield scope
-    finally:
-        state.scope, state.key = outer
+
+def here() -> Scope | None:
+    """Where an object is made: the present scope, or a transform of JAX's own inside it."""
+    scope, trace = state.scope, current_trace()
+    known = _TOP if scope is None else scope.trace
+    return scope if trace == known else Scope(_UNKNOWN, trace, scope)
+
+
+def in_unknown_trace() -> bool:
+    """Whether a transform of JAX's own runs that the present scope does not know."""
+    scope = state.scope
+    return current_trace() != (_TOP if scope is None else scope.trace)
+
+
+def made_here(owner: Scope | None) -> bool:
+    """Whether an object made in `owner` belongs to what runs now."""
+    if owner is not None and owner.name is _UNKNOWN:
+        return owner.outer is state.scope and owner.trace == current_trace()
+    return owner is state.scope and not in_unknown_trace()
 
 
 def has_tracer(value: Any) -> bool:
@@ -51,9 +78,50 @@ def has_tracer(value: Any) -> bool:
     return any(isinstance(leaf, Tracer) for leaf in jax.tree_util.tree_leaves(value))
 
 
+INSTEAD = """Write one of these instead:
+  - the transform of the same name in `pcx.functional`, with the object by keyword: `pxf.jit` for \
+`jax.jit` and `eqx.filter_jit`, `pxf.vmap`, `pxf.value_and_grad` for `jax.grad`, `pxf.scan` for \
+`jax.lax.scan`, `fori_loop` and `map`, `pxf.while_loop`, `pxf.cond`, `pxf.checkpoint`;
+  - a pure function, whose changes stay inside: `pxf.pure(fn, model=model)`."""
+
+UNKNOWN_WRITE = (
+    """{what} would be left with a dead tracer: it is written inside a transform of JAX's own \
+(`jax.jit`, `jax.vmap`, `jax.grad`, `jax.lax.scan`, ...), which does not track params.
+
+"""
+    + INSTEAD
+)
+
+UNKNOWN_CALL = (
+    """{title} is called with params inside a transform of JAX's own (`jax.jit`, `jax.lax.scan`, \
+...), which does not track them: they would become constants of it.
+
+"""
+    + INSTEAD
+)
+
+
+def check_call(title: str, tracked: bool) -> bool:
+    """Refuse a call with params inside a transform of JAX's own that compiles.
+
+    Args:
+        title: the transform that is called.
+        tracked: whether params are passed to it.
+
+    Returns:
+        Whether the call is outermost: nothing is being traced.
+    """
+    if state.scope is not None:
+        return False
+    if current_trace() == _TOP:
+        return True
+    if tracked and has_tracer(jnp.zeros(())):
+        raise RuntimeError(UNKNOWN_CALL.format(title=title))
+    return False
+
+
 LEAK = """{what} would be left with a dead tracer: it was made outside `{scope}` and is not one \
-of its tracked (keyword) arguments, so what is written to it inside the transform cannot be \
-carried out.
+of its tracked (keyword) arguments, so what is written to it inside does not reach the caller.
 
 Write one of these instead:
   - pass the object that holds it by keyword: `f(x, model=model)`;
@@ -63,11 +131,16 @@ Write one of these instead:
 
 def check_write(owner: Scope | None, value: Any, obj: Any, name: str | None = None) -> None:
     """Raise if writing `value` into `obj`, made in scope `owner`, would leave a tracer behind."""
-    if owner is state.scope or state.scope is None or not has_tracer(value):
+    if type(value) in _NO_ARRAYS or not has_tracer(value) or made_here(owner):
         return
     where = locate(obj) or f"this {type(obj).__name__}"
-    what = f"{where}.{name}" if name else where
-    raise RuntimeError(LEAK.format(what=f"`{what}`", scope=state.scope.name))
+    what = f"`{where}.{name}`" if name else f"`{where}`"
+    if state.scope is None or in_unknown_trace():
+        raise RuntimeError(UNKNOWN_WRITE.format(what=what))
+    raise RuntimeError(LEAK.format(what=what, scope=state.scope.name))
+
+
+_NO_ARRAYS = frozenset({type(None), bool, int, float, str})
 
 
 # frames that hold no variable of the user, by the first part of their module's name

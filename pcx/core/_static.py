@@ -1,14 +1,13 @@
 """`static`: a value that is part of the structure instead of the data."""
 
 import contextlib
-import types
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Self
 
 import jax
-import numpy as np
 
 from ._describe import describe
+from ._freeze import CODE, Content, freeze
 from ._param import BaseParam, get
 
 
@@ -34,7 +33,10 @@ class StaticParam(BaseParam):
             return (), param._structure()
 
         def unflatten(aux: Any, _: Any) -> "StaticParam":
-            return cls.rebuild(aux[0].value, aux[0].metadata)
+            param = cls.rebuild(aux[0].value, aux[0].metadata)
+            if not aux[0].metadata and aux[0].can_be_kept:
+                param._aux = aux
+            return param
 
         jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten, flatten)
 
@@ -42,14 +44,13 @@ class StaticParam(BaseParam):
         """What takes the place of this param in the structure of a tree."""
         try:
             # walked at every call of a jitted function, so it is kept for values that cannot change
-            if not self.__dict__:
+            if not self.__dict__ and self._aux[0].is_current():
                 return self._aux
         except AttributeError:
             pass
-        value = self._value
         # in a tuple, whose comparison looks at identity first
-        aux = (_Held(value, self.metadata),)
-        if not self.__dict__ and _is_hashable(value):
+        aux = (_Held(self._value, self.metadata),)
+        if not self.__dict__ and aux[0].can_be_kept:
             self._aux = aux
         return aux
 
@@ -96,12 +97,20 @@ class StaticParam(BaseParam):
 class _Held:
     """A value as the static data of a pytree: compared by content, hashed once."""
 
-    __slots__ = ("_hash", "_key", "metadata", "value")
+    __slots__ = ("_codes", "_functions", "_hash", "_key", "can_be_kept", "metadata", "value")
 
     def __init__(self, value: Any, metadata: tuple[tuple[str, Any], ...]):
         self.value, self.metadata = value, metadata
-        self._key = (freeze(value), freeze(metadata))
+        content = Content()
+        self._key = (content.of(value), freeze(metadata))
         self._hash = hash(self._key)
+        self._functions = content.functions
+        self._codes = list(map(CODE, content.functions))
+        self.can_be_kept = content.seen_whole and not content.containers
+
+    def is_current(self) -> bool:
+        """Whether the code of the functions in the value is what it was."""
+        return not self._functions or list(map(CODE, self._functions)) == self._codes
 
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, _Held) and self._key == other._key)
@@ -120,62 +129,3 @@ def static(x: Any) -> StaticParam:
         (3, True, True)
     """
     return x if isinstance(x, StaticParam) else StaticParam(x)
-
-
-def _is_hashable(value: Any) -> bool:
-    try:
-        hash(value)
-    except TypeError:
-        return False
-    return True
-
-
-class ById:
-    """Stands for a value without hash: equal only to itself."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any):
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ById) and other.value is self.value
-
-    def __hash__(self) -> int:
-        return id(self.value)
-
-
-def _freeze_all(value: Iterable[Any]) -> tuple[Any, ...]:
-    return tuple(map(freeze, value))
-
-
-# How a value that compares too loosely, or not at all, is made comparable. Numbers: 1 == 1.0 and
-# 1 == True and 0.0 == -0.0, yet they trace differently; nan is not even equal to itself.
-# Containers: by content, so that editing a static list in place is seen as a change.
-_STAND_INS: dict[type, Callable[[Any], Hashable]] = {
-    bool: lambda x: ("bool", x),
-    int: lambda x: ("int", x),
-    float: float.hex,
-    complex: repr,
-    np.ndarray: lambda x: (x.shape, str(x.dtype), x.tobytes()),
-    tuple: _freeze_all,
-    list: _freeze_all,
-    dict: lambda x: tuple((freeze(k), freeze(v)) for k, v in x.items()),
-    set: lambda x: frozenset(map(freeze, x)),
-    frozenset: lambda x: frozenset(map(freeze, x)),
-    bytearray: bytes,
-    np.generic: lambda x: (str(x.dtype), x.tobytes()),
-}
-# what needs no stand-in: equal means the same to a trace
-_PLAIN = (str, bytes, type(None), types.FunctionType, types.BuiltinFunctionType)
-
-
-def freeze(value: Any) -> Hashable:
-    """A hashable stand-in that is equal whenever the value is, to a function that is traced."""
-    kind = type(value)
-    if kind in _PLAIN:
-        return value
-    for base in kind.__mro__:
-        if base in _STAND_INS:
-            return (kind, _STAND_INS[base](value))
-    return value if _is_hashable(value) else ById(value)

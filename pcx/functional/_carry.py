@@ -8,7 +8,7 @@ from jax.tree_util import tree_leaves
 
 from .. import core
 from ._leaves import WithStatics, is_dynamic
-from ._tracked import Updates, collect, note_reads, write_back
+from ._tracked import Updates, collect, write_back
 
 CHANGED = """{title}: `{name}` is {old} before {what} and {new} after it. What a loop or branch \
 carries must keep its structure, shape and dtype.{hint}"""
@@ -24,8 +24,7 @@ class Carried:
 
     def __init__(self, title: str, kwargs: dict[str, Any]):
         self.title = title
-        self.structure, self.params, self.values = collect(kwargs)
-        note_reads(self.params)
+        self.structure, self.params, self.values = collect(kwargs, title)
         self._touched: set[int] = set()
 
     def run(

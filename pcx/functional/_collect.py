@@ -9,7 +9,7 @@ from jax.tree_util import tree_flatten
 
 from .. import core
 from ..core import RKG, BaseModule, DynamicParam
-from ._leaves import LEAF, is_array, is_dynamic, is_param
+from ._leaves import LEAF, all_dynamic, is_array, is_dynamic, is_param
 from ._walk import Unrememberable, Walk
 
 ARRAY = -1  # slot of a plain array: data, but changes to it are not carried out
@@ -35,19 +35,6 @@ class Key:
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Key) and self.form == other.form)
 
-    def differing_params(self, other: "Key") -> frozenset[int] | None:
-        """The params whose values have another form in `other`; None if anything else differs."""
-        a, b = self.form, other.form
-        if a[0] != b[0] or a[1] != b[1] or a[3] != b[3]:
-            return None
-        differing = []
-        for index, (one, two) in enumerate(zip(a[2], b[2], strict=True), start=1):
-            if one != two:
-                if _kind(one) != _kind(two):
-                    return None
-                differing.append(index)
-        return frozenset(differing)
-
 
 _KEYS: WeakKeyDictionary[Key, ref[Key]] = WeakKeyDictionary()
 
@@ -61,18 +48,16 @@ def _one_of(key: Key) -> Key:
     return key if known is None else known
 
 
-def _kind(form: Any) -> tuple[Any, ...]:
-    return form[:2] if type(form) is tuple else (form, ())
-
-
 class Parts(NamedTuple):
     """The keyword arguments of one call."""
 
-    key: Key
+    key: Key  # one object for all calls of equal form
+    treedef: Any  # the caller's own, which holds the caller's own static values
     params: list[Any]  # the caller's own objects; number 0 is the default random key
     values: list[Any]  # flat arrays of all params
     arrays: list[Any]  # the plain arrays
     statics: list[Any]  # the other leaves
+    versions: dict[int, Any]  # what `Jit`s found for these keyword arguments, by their number
 
 
 def walk(kwargs: dict[str, Any]) -> Parts:
@@ -105,7 +90,7 @@ def walk(kwargs: dict[str, Any]) -> Parts:
         else:
             statics.append(leaf)
             slots.append(STATIC)
-    return Parts(Key(treedef, slots, forms, statics), params, values, arrays, statics)
+    return Parts(Key(treedef, slots, forms, statics), treedef, params, values, arrays, statics, {})
 
 
 def _form(param: DynamicParam, value: Any, values: list[Any]) -> tuple[Any, ...]:
@@ -148,7 +133,7 @@ def take_apart(kwargs: dict[str, Any]) -> Parts:
     if memories.misses > _MAX_MISSES:
         return walk(kwargs)
     for memory in memories:
-        found = memory.revisit(kwargs)
+        found = memory.revisit(kwargs, root)
         if found is not None:
             memories.misses = 0
             return found
@@ -156,7 +141,7 @@ def take_apart(kwargs: dict[str, Any]) -> Parts:
     found = walk(kwargs)
     try:
         found = found._replace(key=_one_of(found.key))
-        memories[:] = [_Memory(kwargs, found), *memories[: MAX_MEMORIES - 1]]
+        memories[:] = [_Memory(kwargs, found, root), *memories[: MAX_MEMORIES - 1]]
     except Unrememberable:
         memories.misses = _MAX_MISSES + 1
     return found
@@ -169,13 +154,17 @@ class _Memories(list["_Memory"]):
 
 
 class _Memory:
-    """A remembered walk, kept in a slot of the first module among the keyword arguments."""
+    """A remembered walk, kept in a slot of the first module among the keyword arguments.
+
+    It does not hold this module itself, which then needs no garbage collector to be freed.
+    """
 
     __slots__ = ("_found", "_names", "_objects", "_trees", "_types", "_walk")
 
-    def __init__(self, kwargs: dict[str, Any], found: Parts):
-        self._names, self._objects = (*kwargs,), [*kwargs.values()]
-        self._walk = Walk(kwargs, found.params[1:])
+    def __init__(self, kwargs: dict[str, Any], found: Parts, root: BaseModule):
+        self._names = (*kwargs,)
+        self._objects = self._without(root, kwargs)
+        self._walk = Walk(kwargs, found.params[1:], root)
         values = [param._value for param in found.params]
         self._types = list(map(type, values))
         # params whose values are neither arrays nor empty, which may change inside
@@ -185,16 +174,20 @@ class _Memory:
             if value is not None and not is_array(value)
         }
         for i in self._trees:
-            if not all(map(is_dynamic, tree_flatten(values[i])[0])):
+            if not all_dynamic(tree_flatten(values[i])[0]):
                 raise Unrememberable
         self._found = found._replace(values=[])
 
-    def revisit(self, kwargs: dict[str, Any]) -> Parts | None:
+    @staticmethod
+    def _without(root: BaseModule, kwargs: dict[str, Any]) -> list[Any]:
+        return [type(root) if x is root else x for x in kwargs.values()]
+
+    def revisit(self, kwargs: dict[str, Any], root: BaseModule) -> Parts | None:
         """The present arrays in the remembered form; None if anything but arrays has changed."""
-        key, params, _, arrays, statics = self._found
+        key, treedef, params, _, arrays, statics, versions = self._found
         if (
             self._names != (*kwargs,)
-            or not all(map(is_, kwargs.values(), self._objects))
+            or not all(map(is_, self._without(root, kwargs), self._objects))
             or params[0] is not RKG.key
             or not self._walk.fits()
         ):
@@ -204,15 +197,15 @@ class _Memory:
             return None
         if not self._trees:
             values = [value for value in current if value is not None]
-            return Parts(key, params, values, arrays, statics)
+            return Parts(key, treedef, params, values, arrays, statics, versions)
         values = []
         for index, value in enumerate(current):
             treedef = self._trees.get(index)
             if treedef is not None:
                 leaves, present = tree_flatten(value)
-                if present != treedef or not all(map(is_dynamic, leaves)):
+                if present != treedef or not all_dynamic(leaves):
                     return None
                 values += leaves
             elif value is not None:
                 values.append(value)
-        return Parts(key, params, values, arrays, statics)
+        return Parts(key, treedef, params, values, arrays, statics, versions)

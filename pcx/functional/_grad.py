@@ -11,7 +11,7 @@ from jax.tree_util import tree_map, tree_unflatten
 from .. import core
 from ._leaves import is_dynamic
 from ._masking import read_mask
-from ._tracked import Structure, changes, collect, note_firsts, write_back
+from ._tracked import Structure, changes, collect, write_back
 from ._transform import Transform
 
 NOTHING = """{title}: nothing to differentiate with kwargs_mask={mask!r}: {why}. Select params \
@@ -50,14 +50,11 @@ class ValueAndGrad(Transform):
         self.grad_kwargs = grad_kwargs
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        structure, params, values = collect(kwargs)
+        structure, params, values = collect(kwargs, self.title)
         mask, _ = read_mask(self.title, self.kwargs_mask, kwargs, structure, (False, True))
         chosen = [i for i, entry in enumerate(structure.spread(mask)) if entry]
         numbers = (self.argnums,) if isinstance(self.argnums, int) else self.argnums
         self._check(structure, values, mask, chosen, numbers, args)
-        for param, entry in zip(params, mask, strict=True):
-            if entry and param._first is None:
-                param._first = "read"
         # what is not differentiated is not traced: keep the caller's NumPy arrays out of reach
         args, values = tree_map(_protected, args), tree_map(_protected, values)
 
@@ -68,9 +65,7 @@ class ValueAndGrad(Transform):
             all_args = list(args)
             for n, value in zip(numbers, positional, strict=True):
                 all_args[n] = value
-            result, updates = structure.run(
-                self.title, self.fn, merged, tuple(all_args), firsts=note_firsts(params)
-            )
+            result, updates = structure.run(self.title, self.fn, merged, tuple(all_args))
             value, extras = self._split_result(result)
             return value, (extras, updates)
 
@@ -81,6 +76,8 @@ class ValueAndGrad(Transform):
             [values[i] for i in chosen], *(args[n] for n in numbers)
         )
         write_back(params, changes(updates))
+        if not self.grad_kwargs.get("holomorphic"):
+            selected, positional = tree_map(_ascent, (selected, positional))
         grads: Any = _gradient_tree(structure, mask, selected)
         if self.argnums != ():
             grads = (positional[0] if isinstance(self.argnums, int) else tuple(positional), grads)
@@ -129,6 +126,10 @@ class ValueAndGrad(Transform):
                 raise TypeError(NOT_FLOAT.format(title=self.title, name=name, got=got))
 
 
+def _ascent(gradient: Any) -> Any:
+    return jnp.conj(gradient) if jnp.iscomplexobj(gradient) else gradient
+
+
 def _protected(x: Any) -> Any:
     return jnp.asarray(x) if isinstance(x, np.ndarray) and x.dtype.kind in "biufc" else x
 
@@ -156,6 +157,10 @@ def value_and_grad(
     **grad_kwargs: Any,
 ) -> Callable[[Callable[..., Any]], ValueAndGrad]:
     """Value and gradient with respect to the params that a mask maps to True.
+
+    For a complex array z = a + ib the gradient is dF/da + i dF/db, the direction in which the real
+    value F rises fastest, so that a step along its negative descends. `jax.grad` returns the
+    conjugate of this. With `holomorphic=True` the complex derivative is returned as it is.
 
     Args:
         kwargs_mask: a mask such as `pxu.M(pxnn.LayerParam).to((False, True))`, or a dict from

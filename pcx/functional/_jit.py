@@ -1,81 +1,58 @@
 """`jit` that keeps track of params."""
 
-import operator
-import sys
+import itertools
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
+from weakref import ref
 
 import jax
-import jax.numpy as jnp
 
-from ..core import scope_state
+from ..core import RKG_LOCK, check_call, uncommitted
 from ._collect import Key, Parts, take_apart
-from ._leaves import WithStatics, with_statics
-from ._tracked import Structure, changes, write_back
+from ._donation import INTERRUPTS, unshared
+from ._tracked import Structure, changes, store, write_back
 from ._transform import Transform, refuse_non_data
+from ._version import Output, Version
 
 UNCOMPARABLE = """{title}: a static value in the keyword arguments cannot be compared to that of \
 an earlier call ({error}). A value that is not an array decides for which code the function is \
 compiled, so it needs `==` with a bool. An array does not belong in a static field of an equinox \
 module or in the metadata of a param: keep it in a `px.Param`"""
 
+NO_SUCH_KEYWORD = """{title}: donate_argnames={names} names {got!r}, which is not a keyword \
+argument of this call (they are: {known}). Positional arguments are donated with `donate_argnums`"""
 
-class _Version:
-    """One structure of the keyword arguments for which the function was traced; by identity.
+LOST = """pcx: the params were donated (donate_params=True) before this error came, and their old \
+arrays are gone. Load them again, or run with donate_params=False (`donate=False` in pcx.algorithms)"""
 
-    A param that the function writes before it reads does not influence the result, not even by
-    being empty: then its old value is left out of the call, and a vode that gets its first array
-    inside a jitted step does not make it compile again.
+# versions of objects that are gone, kept because an equal model may be made anew
+KEEP_RETIRED = 4
+# the first calls run Python code of JAX after the arrays were donated, the others do not
+COLD_CALLS = 3
+
+_NUMBERS = itertools.count()
+
+
+class _Calls(threading.local):
+    """The call in progress, for its trace.
+
+    Attributes:
+        now: the version and the keyword arguments.
+        key: the key that it was called with, if it is outermost and does not hold the lock.
+        locked: whether its trace took the lock.
     """
 
-    def __init__(self, parts: Parts):
-        self.key = parts.key
-        self.structure = Structure(parts)
-        # over all traces, which differ by the shapes of arrays
-        self.written: frozenset[int] | None = None  # written first, in every trace
-        self.read: frozenset[int] = frozenset()  # read first, in some trace
-
-    def note(self, firsts: list[str | None], completed: bool) -> None:
-        """Learn from a trace what happened first to each param."""
-        self.read |= {i for i, first in enumerate(firsts) if first == "read"}
-        if completed:
-            written = frozenset(i for i, first in enumerate(firsts) if first == "write")
-            self.written = written if self.written is None else self.written & written
-
-    def skips(self, params: frozenset[int]) -> bool:
-        """Whether none of `params` matters to the result, in every trace so far."""
-        return self.written is not None and params <= self.written and not params & self.read
+    now: tuple[Version, Parts] | None = None
+    key: Any = None
+    locked = False
 
 
-class _ReadLeftOut(Exception):
-    """With arguments of these shapes, a body reads what was left out of the call."""
+_CALLS = _Calls()
 
 
-class _Call(threading.local):
-    """What was left out of the call in progress."""
-
-    left_out: frozenset[int] = frozenset()
-
-
-class _Route:
-    """How a call with certain keyword arguments is run."""
-
-    def __init__(self, version: _Version, left_out: frozenset[int], parts: Parts):
-        self.version, self.left_out = version, left_out
-        self._select: Callable[[Any], Any] = tuple
-        if left_out:
-            structure = Structure(parts)
-            owners = structure.spread(range(len(structure.specs)))
-            kept = [i for i, owner in enumerate(owners) if owner not in left_out]
-            # param 0, the random key, is always among them
-            self._select = operator.itemgetter(*kept) if len(kept) > 1 else lambda all_: all_[:1]
-
-    def values(self, parts: Parts) -> tuple[Any, ...]:
-        """The arrays to pass, which `parts` then no longer holds."""
-        values = tuple(self._select(parts.values))
-        parts.values.clear()  # for `_unshared`, which counts references
-        return values
+class _KeyMoved(Exception):
+    """Another thread draws, or drew, from the key with which this call is traced."""
 
 
 class Jit(Transform):
@@ -88,106 +65,151 @@ class Jit(Transform):
         fn: Callable[..., Any],
         static_argnums: int | Sequence[int] | None = None,
         donate_argnums: int | Sequence[int] | None = None,
+        donate_argnames: str | Sequence[str] | None = None,
         donate_params: bool = False,
         **jit_kwargs: Any,
     ):
         super().__init__(fn)
         self.donate_params = donate_params
+        self._names = _as_tuple(donate_argnames)
         self._static = _as_tuple(static_argnums)
-        self._versions: list[_Version] = []
-        self._routes: dict[Key, _Route] = {}
-        self._call = _Call()
-        donate = _shift(_as_tuple(donate_argnums))
-        static = (0, *_shift(self._static))
-        self._jitted: Any = jax.jit(
-            self._pure(), static_argnums=static, donate_argnums=donate or None, **jit_kwargs
-        )
-        # inside another transform there is nothing to give away: the arrays are the outer one's
-        self._donating: Any = self._jitted
-        if donate_params:
-            self._donating = jax.jit(
-                self._pure(), static_argnums=static, donate_argnums=(*donate, 1), **jit_kwargs
-            )
-
-    def _pure(self) -> Callable[..., Any]:
-        def pure(version: _Version, own: Any, plain: Any, *args: Any) -> tuple[Any, Any]:
-            firsts: list[Any] = []
-            completed = False
-            try:
-                # donated arrays are gone after the call, so then every param needs its new one
-                result, updates = version.structure.run(
-                    self.title, self.fn, (*own, *plain), args, self.donate_params, firsts.extend
-                )
-                completed = True
-            finally:
-                version.note(firsts, completed)
-                if self._call.left_out & version.read:
-                    raise _ReadLeftOut
-            return with_statics(result), changes(updates)
-
-        pure.__name__ = pure.__qualname__ = getattr(self.fn, "__name__", "pure")
-        return pure
+        self._donated = _shift(_as_tuple(donate_argnums))
+        self._options = {"static_argnums": _shift(self._static) or None, **jit_kwargs}
+        self._by_key: dict[Key, Version] = {}
+        self._number = next(_NUMBERS)
+        self._compiled(None, donate=False)  # options that JAX refuses are refused here
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         parts = take_apart(kwargs)
-        route = self._route(parts)
-        values = route.values(parts)
-        jitted = self._jitted
-        if self.donate_params and scope_state.scope is None:
-            jitted, values = self._donating, _unshared(values)
-        outer, self._call.left_out = self._call.left_out, route.left_out
+        found = parts.versions.get(self._number)
+        version = (found and found()) or self._version(parts, kwargs)
+        outermost = check_call(self.title, len(parts.params) > 1)
+        if not (version.draws and outermost):
+            try:
+                return self._run(version, parts, args, outermost)
+            except _KeyMoved:
+                with RKG_LOCK:
+                    return self(*args, **kwargs)
+        with RKG_LOCK:  # no other thread may draw from the same key
+            parts.values[0] = parts.params[0]._value
+            return self._run(version, parts, args, outermost)
+
+    def _run(self, version: Version, parts: Parts, args: tuple[Any, ...], outermost: bool) -> Any:
+        key, *kept = parts.values
+        parts.values.clear()  # for `unshared`, which counts references
+        given: list[Any] = []
+        jitted = version.jitted
+        # inside another transform there is nothing to give away: the arrays are the outer one's
+        donates = outermost and version.donating is not None
+        if donates:
+            jitted = version.donating
+            given, kept = _split(kept, version.chosen)
+            given = unshared(given)
+        out: list[Any] = []
         try:
-            result, updates = jitted(route.version, values, parts.arrays, *args)
-        except _ReadLeftOut:
-            return self._again(args, kwargs)
-        except TypeError:
-            refuse_non_data(self.title, self._without_statics(args), may_be_static=True)
+            _CALLS.now = version, parts
+            _CALLS.key = key if outermost and not version.draws else None
+            if donates and version.used < COLD_CALLS:
+                INTERRUPTS.start()
+            # one call into C, so that an interrupt finds the new arrays in `out` or the old alive
+            call = (key, given, kept, parts.arrays, *args)
+            try:
+                out.extend(itertools.starmap(jitted, (call,)))
+            except ValueError:
+                free = uncommitted(key)
+                if free is key:
+                    raise
+                # drawn on another device last
+                out.extend(itertools.starmap(jitted, ((free, *call[1:]),)))
+            version.used += 1
+            updates = out[0].func.updates(*out[0].args)
+            if outermost:
+                store(parts.params, updates)
+            else:
+                write_back(parts.params, updates)
+            return out[0]()
+        except BaseException as error:
+            if not (out or version.used):
+                # JAX never again takes the fast path of a function whose first trace failed
+                self._by_key.pop(parts.key, None)
+                parts.versions.pop(self._number, None)
+            if out and outermost:
+                store(parts.params, out[0].func.updates(*out[0].args))
+            elif isinstance(error, TypeError):
+                refuse_non_data(self.title, self._without_statics(args), may_be_static=True)
+            elif any([getattr(value, "is_deleted", bool)() for value in given]):
+                error.add_note(LOST)
             raise
         finally:
-            self._call.left_out = outer
-        if scope_state.scope is not None:
-            self._note_outside(route.version, parts.params)
-        write_back(parts.params, updates)
-        return result.value() if type(result) is WithStatics else result
+            _CALLS.now = _CALLS.key = None
+            if _CALLS.locked:
+                _CALLS.locked = False
+                RKG_LOCK.release()
+            if INTERRUPTS.handlers:
+                INTERRUPTS.stop()
 
-    def _again(self, args: Any, kwargs: Any) -> Any:
-        """Run the same call once more with nothing left out."""
-        parts = take_apart(kwargs)
-        self._routes[parts.key] = self._new_route(parts)
-        return self(*args, **kwargs)
-
-    def _route(self, parts: Parts) -> _Route:
+    def _version(self, parts: Parts, kwargs: dict[str, Any]) -> Version:
+        """The version for these keyword arguments, an old or a new one."""
         try:
-            route = self._routes.get(parts.key)
-            if route is None:
-                route = self._routes[parts.key] = self._resolve(parts)
+            version = self._by_key.pop(parts.key, None)
         except (TypeError, ValueError) as error:
             raise TypeError(UNCOMPARABLE.format(title=self.title, error=error)) from error
-        return route
+        if version is None:
+            retired = [key for key, v in self._by_key.items() if not v.lives()]
+            for key in retired[: -KEEP_RETIRED or None]:
+                del self._by_key[key]
+            version = self._new_version(parts, kwargs)
+        self._by_key[parts.key] = version  # the last used is the last
+        version.note(kwargs)
+        parts.versions[self._number] = ref(version)
+        return version
 
-    def _resolve(self, parts: Parts) -> _Route:
-        """By a version traced before that differs only in what does not matter, or a new one."""
-        for version in self._versions:
-            differing = version.key.differing_params(parts.key)
-            if differing is None or not version.skips(differing):
-                continue
-            if not any(version.structure.specs[i].size for i in differing):
-                return _Route(version, differing, parts)
-        return self._new_route(parts)
+    def _new_version(self, parts: Parts, kwargs: dict[str, Any]) -> Version:
+        chosen = None
+        if self._names and not self.donate_params:
+            for name in self._names:
+                if name not in kwargs:
+                    known = ", ".join(map(repr, kwargs)) or "none"
+                    raise ValueError(
+                        NO_SUCH_KEYWORD.format(
+                            title=self.title, names=self._names, got=name, known=known
+                        )
+                    )
+            named = {id(p) for p in take_apart({n: kwargs[n] for n in self._names}).params[1:]}
+            structure = Structure(parts)
+            chosen = tuple(structure.spread([id(p) in named for p in parts.params])[1:])
+        donating = None
+        if self.donate_params or self._names:
+            donating = self._compiled(chosen, donate=True)
+        return Version(self._compiled(None, donate=False), donating, chosen)
 
-    def _new_route(self, parts: Parts) -> _Route:
-        version = _Version(parts)
-        self._versions.append(version)
-        return _Route(version, frozenset(), parts)
+    def _compiled(self, chosen: tuple[bool, ...] | None, donate: bool) -> Any:
+        title, fn = self.title, self.fn
 
-    def _note_outside(self, version: _Version, params: list[Any]) -> None:
-        """Tell the params of an outer transform what happened to them first in here."""
-        for index, param in enumerate(params):
-            if param._first is None:
-                if index in version.read:
-                    param._first = "read"
-                elif index in (version.written or ()):
-                    param._first = "write"
+        def pure(key: Any, given: Any, kept: Any, plain: Any, *args: Any) -> Output:
+            assert _CALLS.now is not None
+            (version, parts), called_with = _CALLS.now, _CALLS.key
+            values = (key, *_merge(given, kept, chosen), *plain)
+            # donated arrays are gone after the call, so then every param needs its new one
+            result, updates = Structure(parts).run(title, fn, values, args, full=donate)
+            new = changes(updates)
+            if new.get(0, key) is key:  # the key is not donated
+                new.pop(0, None)
+            if 0 in new and called_with is not None:
+                # without waiting: who holds it may wait for this trace
+                _CALLS.locked = RKG_LOCK.acquire(blocking=False)
+                if not _CALLS.locked or parts.params[0]._value is not called_with:
+                    version.draws = True
+                    raise _KeyMoved
+            version.draws = bool(version.draws) or 0 in new
+            output = Output.of(result, new)
+            if donate:
+                INTERRUPTS.start()
+            return output
+
+        pure.__name__ = pure.__qualname__ = getattr(fn, "__name__", "pure")
+        donated = (*self._donated, 1) if donate else self._donated
+        return jax.jit(pure, donate_argnums=donated or None, **self._options)
 
     def _without_statics(self, args: tuple[Any, ...]) -> list[Any]:
         static = {n % len(args) for n in self._static} if args else set()
@@ -196,66 +218,79 @@ class Jit(Transform):
     def lower(self, *args: Any, **kwargs: Any) -> Any:
         """The lowered computation of this call, as `jax.jit(...).lower`; nothing is run."""
         parts = take_apart(kwargs)
-        route = self._route(parts)
-        return self._donating.lower(route.version, route.values(parts), parts.arrays, *args)
+        version = self._version(parts, kwargs)
+        key, *own = parts.values
+        given, kept = ([], own) if version.donating is None else _split(own, version.chosen)
+        try:
+            _CALLS.now = version, parts
+            jitted = version.donating or version.jitted
+            return jitted.lower(key, given, kept, parts.arrays, *args)
+        finally:
+            _CALLS.now = None
+            if INTERRUPTS.handlers:
+                INTERRUPTS.stop()
 
     def clear_cache(self) -> None:
         """Forget compiled versions."""
-        self._jitted.clear_cache()
-        self._donating.clear_cache()
-        self._versions.clear()
-        self._routes.clear()
+        self._by_key.clear()
+
+    @property
+    def _versions(self) -> list[Version]:
+        """The versions of living objects."""
+        return [version for version in self._by_key.values() if version.lives()]
+
+    @property
+    def _donating(self) -> "Jit":
+        return self
+
+    def _cache_size(self) -> int:
+        """Number of compiled functions held, as `jax.jit` counts them."""
+        both = [f for v in self._by_key.values() for f in (v.jitted, v.donating) if f is not None]
+        return sum(f._cache_size() for f in both)
 
 
-def _as_tuple(argnums: int | Sequence[int] | None) -> tuple[int, ...]:
-    return () if argnums is None else (argnums,) if isinstance(argnums, int) else tuple(argnums)
+def _as_tuple(option: Any) -> tuple[Any, ...]:
+    return () if option is None else (option,) if isinstance(option, int | str) else tuple(option)
 
 
 def _shift(argnums: tuple[int, ...]) -> tuple[int, ...]:
-    # three arguments of the protocol come first; negative numbers count from the end as before
-    return tuple(n if n < 0 else n + 3 for n in argnums)
+    # four arguments of the protocol come first; negative numbers count from the end as before
+    return tuple(n if n < 0 else n + 4 for n in argnums)
 
 
-def _unshared(values: Sequence[Any]) -> tuple[Any, ...]:
-    """Copies in place of arrays that anything else holds as well.
-
-    A donated array is gone after the call. One that only its param holds is never missed; one that
-    is also in a user's variable, in another param or in another model must stay. References are
-    counted by the interpreter, so this is exact and costs next to nothing.
-    """
-    return tuple([jnp.copy(v) if sys.getrefcount(v) > _ALONE else v for v in values])
-
-
-def _count_alone() -> int:
-    """What `sys.getrefcount` says in `_unshared` of an array that only its param holds."""
-    counts: list[int] = []
-    holder = [object()]
-    values = (holder[0],)
-
-    def look(values: Sequence[Any]) -> None:
-        counts.extend([sys.getrefcount(v) for v in values])
-
-    look(values)
-    return counts[0]
+def _split(own: list[Any], chosen: tuple[bool, ...] | None) -> tuple[list[Any], list[Any]]:
+    """The arrays to give away, and the others; `own` is empty afterwards if it is neither."""
+    if chosen is None:
+        return own, []
+    given = [value for value, wanted in zip(own, chosen, strict=True) if wanted]
+    kept = [value for value, wanted in zip(own, chosen, strict=True) if not wanted]
+    own.clear()
+    return given, kept
 
 
-_ALONE = _count_alone()
+def _merge(given: list[Any], kept: list[Any], chosen: tuple[bool, ...] | None) -> list[Any]:
+    if chosen is None:
+        return [*given, *kept]
+    given_, kept_ = iter(given), iter(kept)
+    return [next(given_ if wanted else kept_) for wanted in chosen]
 
 
 def jit(
     static_argnums: int | Sequence[int] | None = None,
     donate_argnums: int | Sequence[int] | None = None,
+    donate_argnames: str | Sequence[str] | None = None,
     donate_params: bool = False,
     **jit_kwargs: Any,
 ) -> Callable[[Callable[..., Any]], Jit]:
     """Compile a function whose keyword arguments are tracked; positional ones are as in `jax.jit`.
 
-    A change of structure (a static value, metadata of a param, a state that was empty and is read)
-    compiles again; nothing else does.
+    A change of structure (a static value, metadata of a param, a state that was empty) compiles
+    again; nothing else does. What was compiled is freed when the objects it was compiled for are.
 
     Args:
         static_argnums: positions of positional arguments that are compile-time constants.
         donate_argnums: positions of positional arguments whose memory XLA may reuse.
+        donate_argnames: names of keyword arguments whose params' memory XLA may reuse.
         donate_params: let XLA reuse the memory of the params' old values, except of arrays that
             something else holds too (they are copied).
         **jit_kwargs: any other option of `jax.jit`.
@@ -282,4 +317,6 @@ def jit(
         raise TypeError(
             "write `@pxf.jit()` with parentheses: every pxf transform takes its options first"
         )
-    return lambda fn: Jit(fn, static_argnums, donate_argnums, donate_params, **jit_kwargs)
+    return lambda fn: Jit(
+        fn, static_argnums, donate_argnums, donate_argnames, donate_params, **jit_kwargs
+    )

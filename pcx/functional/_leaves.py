@@ -34,6 +34,20 @@ def is_dynamic(leaf: Any) -> bool:
     return is_array(leaf) or isinstance(leaf, _DATA)
 
 
+# the types of leaves that were seen to be data
+_data_types: set[type] = set()
+
+
+def all_dynamic(leaves: Sequence[Any]) -> bool:
+    """Whether all leaves are data."""
+    if _data_types.issuperset(map(type, leaves)):
+        return True
+    if all(map(is_dynamic, leaves)):
+        _data_types.update(map(type, leaves))
+        return True
+    return False
+
+
 def structure_of(tree: Any) -> Any:
     """The treedef of a pytree."""
     return jax.tree_util.tree_structure(tree)
@@ -58,9 +72,9 @@ class ParamSpec(NamedTuple):
         statics = tuple((i, leaf) for i, leaf in enumerate(leaves) if not is_dynamic(leaf))
         return cls(type(param), param.metadata, treedef, statics, len(leaves) - len(statics))
 
-    def emptied(self) -> "ParamSpec":
-        """The spec of the same param without a value."""
-        return ParamSpec.of(self.cls.rebuild(None, self.metadata))
+    def holding(self, value: Any) -> "ParamSpec":
+        """The spec of the same param with another value."""
+        return ParamSpec.of(self.cls.rebuild(value, self.metadata))
 
     def leaves(self, values: Sequence[Any]) -> list[Any]:
         """All leaves of the value, from its arrays."""

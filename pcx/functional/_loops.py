@@ -44,24 +44,21 @@ class Scan(Transform):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         refuse_non_data(self.title, args)
         carried = Carried(self.title, kwargs)
-        bare = False
 
         def step(carry: Any, x: Any) -> tuple[Any, Any]:
-            nonlocal bare
             values, args = carry
             body = lambda *args, **kwargs: self.fn(x, *args, **kwargs)
             result, values = carried.run(body, values, args, "one iteration")
             if not isinstance(result, tuple | list) or len(result) != 2:
                 got = core.describe(result)
                 raise TypeError(NOT_A_PAIR.format(title=self.title, got=got))
-            args, bare = _as_args(self.title, result[0], args)
-            return (values, args), result[1]
+            return (values, _as_args(self.title, result[0], args)), result[1]
 
         (values, args), ys = jax.lax.scan(
             step, (list(carried.values), args), self.xs, self.length, self.reverse, self.unroll
         )
         carried.write_back(values)
-        return (args[0] if bare else args), ys
+        return args, ys
 
 
 class WhileLoop(Transform):
@@ -78,7 +75,6 @@ class WhileLoop(Transform):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         refuse_non_data(self.title, args)
         carried = Carried(self.title, kwargs)
-        bare = False
 
         def proceed(carry: Any) -> Any:
             values, args = carry
@@ -90,21 +86,19 @@ class WhileLoop(Transform):
             return result
 
         def step(carry: Any) -> Any:
-            nonlocal bare
             values, args = carry
             result, values = carried.run(self.fn, values, args, "one iteration")
-            args, bare = _as_args(self.title, result, args)
-            return values, args
+            return values, _as_args(self.title, result, args)
 
         values, args = jax.lax.while_loop(proceed, step, (list(carried.values), args))
         carried.write_back(values)
-        return args[0] if bare else args
+        return args
 
 
-def _as_args(title: str, returned: Any, args: tuple[Any, ...]) -> tuple[tuple[Any, ...], bool]:
-    """What a body returned as a tuple like `args`; and whether it was a single bare value."""
+def _as_args(title: str, returned: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What a body returned as a tuple like `args`; a single argument may be bare."""
     if not args and returned is None:
-        return (), False
+        return ()
     is_tuple = isinstance(returned, tuple | list) and len(returned) == len(args)
     bare = len(args) == 1 and (not is_tuple or structure_of(returned) == structure_of(args[0]))
     if not (bare or is_tuple):
@@ -128,7 +122,7 @@ def _as_args(title: str, returned: Any, args: tuple[Any, ...]) -> tuple[tuple[An
                     hint="",
                 )
             )
-    return new, bare
+    return new
 
 
 def scan(
@@ -147,7 +141,7 @@ def scan(
         reverse, unroll: as in `jax.lax.scan`.
 
     Returns:
-        A function `(*args, **kwargs) -> (args, ys)`.
+        A function `(*args, **kwargs) -> (args, ys)`; `args` is always a tuple.
 
     Raises:
         ValueError: neither xs nor length. TypeError: the body returns something else than
@@ -175,7 +169,7 @@ def while_loop(body: Callable[..., Any], cond: Callable[..., Any]) -> WhileLoop:
             writes to them is dropped.
 
     Returns:
-        A function `(*args, **kwargs) -> args`.
+        A function `(*args, **kwargs) -> args`; `args` is always a tuple.
 
     Raises:
         TypeError: the body returns something else than its arguments, or changes the structure,

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from ._tracked import collect, note_reads
+from ._tracked import collect
 
 
 def pure(fn: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
@@ -25,6 +25,5 @@ def pure(fn: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
         >>> float(jax.grad(f)(2.0))
         12.0
     """
-    structure, params, values = collect(kwargs)
-    note_reads(params)
+    structure, _, values = collect(kwargs)
     return lambda *args: structure.run(getattr(fn, "__name__", "fn"), fn, values, args)[0]

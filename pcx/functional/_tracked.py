@@ -26,7 +26,6 @@ from ._collect import ARRAY, Parts, take_apart
 from ._leaves import LEAF, ParamSpec, WithStatics, is_array, is_param, with_statics
 
 Updates = tuple[Any, ...]
-Firsts = Callable[[list[str | None]], Any]
 
 
 class Structure:
@@ -35,10 +34,11 @@ class Structure:
     __slots__ = ("size", "slots", "specs", "statics", "treedef")
 
     def __init__(self, parts: Parts):
-        self.treedef, self.slots = parts.key.form[:2]
+        self.treedef, self.slots = parts.treedef, parts.key.form[1]
         self.specs = tuple([ParamSpec.of(param) for param in parts.params])
         self.statics = tuple(parts.statics)
-        self.size = len(parts.values)  # number of arrays in params; plain arrays follow them
+        # number of arrays in params; plain arrays follow them
+        self.size = sum([spec.size for spec in self.specs])
 
     def with_specs(self, specs: Sequence[ParamSpec]) -> "Structure":
         """The same structure with other values in its params."""
@@ -84,26 +84,23 @@ class Structure:
         values: Sequence[Any],
         args: tuple[Any, ...],
         full: bool = False,
-        firsts: Firsts | None = None,
     ) -> tuple[Any, Updates]:
         """Run `body(*args, **kwargs)` on rebuilt kwargs; its result, and the params' changes.
 
         Args:
             name: shown in error messages.
             full: report every param as changed (loops need the same output each time).
-            firsts: told what happened first to each param, "read", "write" or None; also if the
-                body raises.
         """
-        with core.enter(name):
+        outer, scope = core.scope_state.scope, core.Scope(name, core.current_trace())
+        try:
+            core.scope_state.scope = scope
             kwargs, params = self.rebuild(values)
             args = tree_unflatten(*reversed(tree_flatten(args)))
-            core.scope_state.key = params[0]
-            try:
-                result = body(*args, **kwargs)
-            finally:
-                if firsts is not None:
-                    firsts([param._first for param in params])
+            scope.key = params[0]
+            result = body(*args, **kwargs)
             self._refuse_replaced(name, kwargs, params)
+        finally:
+            core.scope_state.scope = outer
         updates = tuple(
             (_pack(param._value),) if full or _changed(param, spec, old) else ()
             for param, spec, old in zip(params, self.specs, self.split(values), strict=True)
@@ -146,17 +143,22 @@ class _Marker:
     """A leaf where a structure is rebuilt only to learn its paths."""
 
 
-def collect(kwargs: dict[str, Any]) -> tuple[Structure, list[Any], tuple[Any, ...]]:
-    """The structure of keyword arguments, the caller's params, and all arrays, flat."""
+def collect(
+    kwargs: dict[str, Any], title: str | None = None
+) -> tuple[Structure, list[Any], tuple[Any, ...]]:
+    """The structure of keyword arguments, the caller's params, and all arrays, flat.
+
+    Args:
+        title: the transform, which params may not enter inside one of JAX's own that compiles;
+            None for a pure function.
+    """
     parts = take_apart(kwargs)
+    if title is not None:
+        core.check_call(title, len(parts.params) > 1)
     return Structure(parts), parts.params, (*parts.values, *parts.arrays)
 
 
 def _changed(param: DynamicParam, spec: ParamSpec, old: Sequence[Any]) -> bool:
-    # what is written first counts as a change even if nothing is different: the structure may stand
-    # for calls in which something else was there (see `Jit._resolve`)
-    if param._first == "write":
-        return True
     value = param._value
     if spec.treedef is LEAF:
         return value is not old[0]
@@ -171,24 +173,6 @@ def _pack(value: Any) -> Any:
     return value if is_array(value) else with_statics(value)
 
 
-def note_firsts(params: Sequence[Any]) -> Firsts:
-    """For `Structure.run`: what happens first to a body's copies happened to the originals."""
-
-    def note(firsts: list[str | None]) -> None:
-        for param, first in zip(params, firsts, strict=True):
-            if param._first is None:
-                param._first = first
-
-    return note
-
-
-def note_reads(params: Sequence[Any]) -> None:
-    """Count `params` as read: a transform's result depends on what they hold."""
-    for param in params:
-        if param._first is None:
-            param._first = "read"
-
-
 def changes(updates: Updates) -> dict[int, Any]:
     """The updates that are some, by number of the param."""
     return {index: update[0] for index, update in enumerate(updates) if update}
@@ -196,11 +180,24 @@ def changes(updates: Updates) -> dict[int, Any]:
 
 def write_back(params: Sequence[Any], new: dict[int, Any]) -> None:
     """Store what a transform changed in the caller's own params: all of it, or nothing."""
-    scope = core.scope_state.scope
-    if scope is not None:
+    unknown = core.in_unknown_trace()
+    if unknown or core.scope_state.scope is not None:
         # an inner transform may have been handed objects that the outer one does not track
         for index, value in new.items():
-            if params[index]._scope is not scope:
-                core.check_write(params[index]._scope, value, params[index])
-    for index, value in new.items():
-        params[index]._value = value.value() if type(value) is WithStatics else value
+            param = params[index]
+            core.check_write(param._scope, value, param)
+            if unknown and isinstance(param, core.RandomKey) and not core.made_here(param._scope):
+                raise RuntimeError(core.UNTRACKED)
+    store(params, new)
+
+
+def store(params: Sequence[Any], new: dict[int, Any]) -> None:
+    """Put new values into params; an interrupt in between comes after the last."""
+    values = [v.value() if type(v) is WithStatics else v for v in new.values()]
+    try:
+        for index, value in zip(new, values, strict=True):
+            params[index]._value = value
+    except BaseException:
+        for index, value in zip(new, values, strict=True):
+            params[index]._value = value
+        raise

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import tree_leaves, tree_map
 
-from ..core import RandomKey
+from .. import core
+from ..core import Unreadable
 from ._collect import ARRAY
-from ._leaves import LEAF
 from ._masking import read_mask
-from ._tracked import Structure, Updates, changes, collect, note_firsts, write_back
+from ._tracked import Structure, Updates, changes, collect, write_back
 from ._transform import Transform
 
 NO_AXIS = """{title}: nothing is mapped. Give an axis to a positional argument, as in \
@@ -68,14 +68,11 @@ class Vmap(Transform):
         self.vmap_kwargs = {"axis_name": axis_name, **vmap_kwargs}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        structure, params, values = collect(kwargs)
+        structure, params, values = collect(kwargs, self.title)
         axes, array_axes = read_mask(self.title, self.kwargs_mask, kwargs, structure, (None, 0))
-        generators = [
-            i
-            for i, spec in enumerate(structure.specs)
-            if issubclass(spec.cls, RandomKey) and spec.treedef is LEAF
-        ]
-        for i in generators:
+        generators = [i for i, spec in enumerate(structure.specs) if issubclass(spec.cls, core.RandomKey)]
+        own = [i for i in generators if i == 0 or (axes[i] is not None and _is_key(params[i]._value))]
+        for i in own:
             axes[i] = None
         in_axes = self._positional_axes(args)
         sizes = [
@@ -83,41 +80,35 @@ class Vmap(Transform):
             *_kwargs_sizes(self.title, structure, values, axes, array_axes),
         ]
         size, stale = self._size(structure, sizes, axes)
-        structure, values = _without(structure, values, stale) if stale else (structure, values)
-        keys = {i: jax.random.split(params[i]._value, size + 1) for i in generators}
+        if stale:
+            why = Unreadable(self._sizes_message(structure, sizes))
+            structure, values = _without(structure, values, stale, why)
         per_param = structure.split(values)
-        for i in generators:
+        for i in own:  # each element has its own key
             axes[i] = 0
-            per_param[i] = (keys[i][1:],)
-        firsts: list[str | None] = []
-
-        def note(found: list[str | None]) -> None:
-            firsts[:] = found
-            note_firsts(params)(found)
+            per_param[i] = (jax.random.split(core.uncommitted(params[i]._value), size),)
+        # a generator that is not mapped is shared; the states of both are the first element's
+        first = {i for i in generators if i in own or axes[i] is None}
+        out_axes = [0 if i in first else axis for i, axis in enumerate(axes)]
 
         def mapped(values: Any, args: Any) -> tuple[Any, Updates]:
-            return structure.run(self.title, self.fn, values, args, firsts=note)
+            return structure.run(self.title, self.fn, values, args)
 
         try:
             result, updates = jax.vmap(
                 mapped,
                 in_axes=([*structure.spread(axes), *array_axes], in_axes),
-                out_axes=(self.out_axes, tuple(axes)),
+                out_axes=(self.out_axes, tuple(out_axes)),
                 axis_size=size,
                 **self.vmap_kwargs,
             )([*(v for mine in per_param for v in mine), *values[structure.size :]], args)
         except Exception as error:
-            if any(firsts[i : i + 1] == ["read"] for i in stale):
-                raise ValueError(self._sizes_message(structure, sizes)) from error
-            if isinstance(error, ValueError) and "vmap out_axes" in str(error):
+            if isinstance(error, ValueError) and "out_axes" in str(error):
                 names = [structure.name_of(i) for i, axis in enumerate(axes) if axis is None]
                 raise ValueError(UNMAPPED.format(title=self.title, names=_some(names))) from error
             raise
-        if any(firsts[i] == "read" for i in stale):
-            raise ValueError(self._sizes_message(structure, sizes))
         new = changes(updates)
-        # the elements' own keys end here; the caller's moves on only if randomness was used
-        write_back(params, new | {i: keys[i][0] for i in generators if i in new})
+        write_back(params, new | {i: new[i][0] for i in first if i in new})
         return result
 
     def _positional_axes(self, args: tuple[Any, ...]) -> Any:
@@ -202,15 +193,21 @@ def _measure(title: str, value: Any, axis: int, name: Callable[[], str]) -> int:
 
 
 def _without(
-    structure: Structure, values: Sequence[Any], left_out: set[int]
+    structure: Structure, values: Sequence[Any], left_out: set[int], instead: Unreadable
 ) -> tuple[Structure, tuple[Any, ...]]:
-    """The same keyword arguments with some params empty."""
+    """The same keyword arguments with `instead` as the value of some params."""
     specs = list(structure.specs)
     mine = structure.split(values)
     for i in left_out:
-        specs[i], mine[i] = specs[i].emptied(), ()
+        specs[i], mine[i] = specs[i].holding(instead), ()
     own = [value for values in mine for value in values]
     return structure.with_specs(specs), (*own, *values[structure.size :])
+
+
+def _is_key(value: Any) -> bool:
+    """Whether this is one key, not a batch of them."""
+    typed = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+    return jnp.ndim(value) == (0 if typed else 1)
 
 
 def _some(names: list[str]) -> str:
@@ -226,8 +223,9 @@ def vmap(
 ) -> Callable[[Callable[..., Any]], Vmap]:
     """Map a function over an axis of its positional arguments and of selected params.
 
-    Each mapped element draws its own random keys, from `px.RKG` and from any generator among the
-    keyword arguments. A param's axis is the same in and out; a param that gets its first value
+    Each mapped element draws its own random keys from `px.RKG`, and from a generator among the
+    keyword arguments that the mask maps; one that is not mapped is shared: all elements draw the
+    same from it. Afterwards a generator goes on from the first element's state. A param's axis is the same in and out; a param that gets its first value
     inside (a vode at its first forward pass) gets the axis that the mask gives it.
 
     Args:

@@ -4,8 +4,8 @@ A walk visits every object below the keyword arguments, which costs about a micr
 param. Most calls find what the last one found. So a walk is remembered on the object it began at,
 together with the content of every container it went through; comparing that content by identity
 is several times cheaper than walking, and as exact: any attribute set or deleted, any element
-replaced in a list or dictionary, any static value changed is seen, and then the graph is walked
-again.
+replaced in a list or dictionary, any static value edited, any class replaced is seen, and then the
+graph is walked again.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,7 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from ..core import RKG, BaseModule, DynamicParam, StaticParam
+from ..core import CODE, RKG, BaseModule, Content, DynamicParam, StaticParam
 
 
 class Unrememberable(Exception):
@@ -29,20 +29,35 @@ class Walk:
     Args:
         kwargs: the keyword arguments that were walked.
         params: the params that were found.
+        root: the object that remembers this, which is not held.
 
     Raises:
         Unrememberable: the graph holds something whose changes could go unseen.
     """
 
-    __slots__ = ("_children", "_containers", "_dicts", "_lists", "_names", "_sizes", "_statics")
+    __slots__ = (
+        "_children",
+        "_codes",
+        "_containers",
+        "_dicts",
+        "_functions",
+        "_lists",
+        "_names",
+        "_objects",
+        "_sizes",
+        "_statics",
+        "_types",
+    )
 
-    def __init__(self, kwargs: dict[str, Any], params: list[DynamicParam]):
+    def __init__(self, kwargs: dict[str, Any], params: list[DynamicParam], root: Any):
         self._dicts: list[dict[Any, Any]] = [param.__dict__ for param in params]  # metadata
-        for metadata in self._dicts:
-            for value in metadata.values():
-                _check_hashable(value)
         self._lists: list[Any] = []
         self._statics: list[StaticParam] = []
+        self._objects: list[Any] = [*params]
+        self._functions: list[Any] = []
+        for metadata in [*self._dicts]:
+            for value in metadata.values():
+                self._look_into(value)
         self._visit(kwargs.values())
         self._containers: list[Any] = [*self._dicts, *self._lists]
         self._sizes = list(map(len, self._containers))
@@ -50,6 +65,10 @@ class Walk:
         self._dicts = [d for d in self._dicts if d]
         self._names = list(chain.from_iterable(self._dicts))
         self._children = list(self._content())
+        # its class is compared by whom it remembers
+        self._objects = [x for x in self._objects if x is not root]
+        self._types = list(map(type, self._objects))
+        self._codes = list(map(CODE, self._functions))
 
     def _visit(self, objects: Iterable[Any]) -> None:
         stack, seen = list(objects), set()
@@ -61,6 +80,7 @@ class Walk:
             if isinstance(x, BaseModule):
                 if isinstance(x, type(RKG)):
                     raise Unrememberable  # its content depends on the running transform
+                self._objects.append(x)
                 self._dicts.append(vars(x))
                 stack.extend(vars(x).values())
             elif type(x) is dict:
@@ -70,19 +90,33 @@ class Walk:
                 self._lists.append(x)
                 stack.extend(x)
             elif isinstance(x, StaticParam):
-                _check_hashable(x._value)
+                self._look_into(x._value)
+                self._look_into(x.metadata)
                 self._statics.append(x)
+                self._objects.append(x)
                 self._dicts.append(vars(x))
             elif isinstance(x, tuple):
                 stack.extend(x)
             elif isinstance(x, eqx.Module):
+                self._objects.append(x)
+                self._dicts.append(vars(x))
                 stack.extend(vars(x).values())
             elif isinstance(x, jax.Array):
                 pass
             elif jax.tree_util.all_leaves([x]):
-                _check_hashable(x)
+                self._look_into(x)
             else:
                 raise Unrememberable
+
+    def _look_into(self, static: Any) -> None:
+        content = Content()
+        content.of(static)
+        if not content.seen_whole:
+            raise Unrememberable
+        for container in content.containers:
+            (self._dicts if isinstance(container, dict) else self._lists).append(container)
+        self._objects += content.objects
+        self._functions += content.functions
 
     def _content(self) -> Iterator[Any]:
         values = map(dict.values, self._dicts)
@@ -95,12 +129,6 @@ class Walk:
             list(map(len, self._containers)) == self._sizes
             and all(map(is_, chain.from_iterable(self._dicts), self._names))
             and all(map(is_, self._content(), self._children))
+            and all(map(is_, map(type, self._objects), self._types))
+            and all(map(is_, map(CODE, self._functions), self._codes))
         )
-
-
-def _check_hashable(value: Any) -> None:
-    # what has no hash (a list in a `static`, an array) can be edited in place
-    try:
-        hash(value)
-    except TypeError:
-        raise Unrememberable from None

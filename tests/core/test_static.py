@@ -108,7 +108,7 @@ class Config:
         ("relu", lambda x: "tanh"),
         (jax.nn.relu, lambda x: jax.nn.tanh),
         (jnp.ones(2), lambda x: jnp.ones(2)),
-        (Config([1]), lambda x: Config([1])),
+        (Config([1]), lambda x: Config([2])),
     ],
 )
 def test_a_change_of_a_static_value_recompiles(value, change):

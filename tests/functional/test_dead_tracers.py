@@ -210,7 +210,6 @@ def test_after_a_failure_everything_is_as_before(name):
     with pytest.raises(KeyError, match="mine"):
         TRANSFORMS[name](fails)(jnp.ones(2))
     assert px.core.scope_state.scope is scope
-    assert px.core.scope_state.key is None
     assert px.RKG.key.get() is key
     model.w.set(jnp.ones(2))
     px.RKG()

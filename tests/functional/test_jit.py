@@ -361,7 +361,7 @@ class Config:
     sizes: list
 
 
-def test_static_values_without_a_hash_are_compared_by_identity():
+def test_config_objects_without_a_hash_are_compared_by_content():
     f, traces = counted(lambda *, m: None)
     m = Model()
     m.config = Config([1])
@@ -369,6 +369,9 @@ def test_static_values_without_a_hash_are_compared_by_identity():
     f(m=m)
     assert len(traces) == 1
     m.config = Config([1])
+    f(m=m)
+    assert len(traces) == 1
+    m.config.sizes.append(2)
     f(m=m)
     assert len(traces) == 2
 

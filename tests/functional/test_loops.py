@@ -43,7 +43,7 @@ def test_a_scan_is_a_python_loop(jit, unroll, reverse):
     model = Model()
     f = pxf.scan(step, jnp.asarray(xs), reverse=reverse, unroll=unroll)
     f = pxf.jit()(f) if jit else f
-    a, ys = f(jnp.array(1.0), model=model)
+    (a,), ys = f(jnp.array(1.0), model=model)
     total, want, want_ys = by_hand(xs[::-1] if reverse else xs, 1.0)
     np.testing.assert_allclose(a, want)
     np.testing.assert_allclose(ys, want_ys[::-1] if reverse else want_ys, rtol=1e-6)
@@ -79,13 +79,13 @@ def test_a_scan_over_a_pytree_or_a_param():
     [
         ((), lambda: None, ()),
         ((), lambda: (), ()),
-        ((1.0,), lambda a: a + 1, 3.0),
+        ((1.0,), lambda a: a + 1, (3.0,)),
         ((1.0,), lambda a: (a + 1,), (3.0,)),
         ((1.0,), lambda a: [a + 1], (3.0,)),
         ((1.0, 2.0), lambda a, b: (a + 1, b), (3.0, 2.0)),
         ((1.0, 2.0), lambda a, b: [b, a], (1.0, 2.0)),
-        (((1.0, 2.0),), lambda t: (t[1], t[0]), (1.0, 2.0)),
-        (({"k": 1.0},), lambda d: {"k": d["k"] + 1}, {"k": 3.0}),
+        (((1.0, 2.0),), lambda t: (t[1], t[0]), ((1.0, 2.0),)),
+        (({"k": 1.0},), lambda d: {"k": d["k"] + 1}, ({"k": 3.0},)),
     ],
 )
 @pytest.mark.parametrize("loop", ["scan", "while_loop"])
@@ -121,7 +121,7 @@ def test_a_while_loop_is_a_python_loop():
     for jit in (False, True):
         model = Model()
         f = pxf.while_loop(body, cond)
-        got = (pxf.jit()(f) if jit else f)(1.0, model=model)
+        (got,) = (pxf.jit()(f) if jit else f)(1.0, model=model)
         assert (float(got), model.total.get().tolist(), int(model.count)) == (a, [total] * 2, count)
 
 
@@ -201,9 +201,9 @@ def test_params_with_pytrees_and_texts_are_carried():
 def test_python_numbers_and_weakly_typed_arrays_are_carried():
     for start in (1.0, jnp.asarray(1.0), np.float32(1)):
         p = px.Param(start)
-        a, _ = pxf.scan(lambda x, a, *, p: (a + p.set(p * x), None), jnp.ones(3) * 2)(start, p=p)
+        (a,), _ = pxf.scan(lambda x, a, *, p: (a + p.set(p * x), None), jnp.ones(3) * 2)(start, p=p)
         assert (float(p), float(a)) == (8.0, 15.0)
-    a, _ = pxf.scan(lambda _, a: (a + 1.5, None), length=2)(0)  # promoted, as by jax.lax.scan
+    (a,), _ = pxf.scan(lambda _, a: (a + 1.5, None), length=2)(0)  # promoted, as by jax.lax.scan
     assert float(a) == 3.0
 
 

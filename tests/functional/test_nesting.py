@@ -210,7 +210,7 @@ def test_the_life_of_a_training_step():
         np.testing.assert_allclose(value, want, rtol=1e-5)
         np.testing.assert_allclose(net.w.get(), w, rtol=1e-5)
         np.testing.assert_allclose(net.h.get(), h, rtol=1e-5)
-    assert len(train._versions) == 1
+    assert len(train._versions) == 2  # without its states and with them
 
 
 class State(px.Param):

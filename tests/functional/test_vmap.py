@@ -157,7 +157,7 @@ def test_a_size_may_be_given_where_nothing_is_mapped():
 
 
 @pytest.mark.parametrize("jit", [False, True])
-@pytest.mark.parametrize("own", [False, True], ids=["default", "own"])
+@pytest.mark.parametrize("own", [False, True], ids=["default", "mapped"])
 def test_each_element_has_its_own_stream_of_keys(own, jit):
     rkg = px.RandomKeyGenerator(1)
 
@@ -165,7 +165,7 @@ def test_each_element_has_its_own_stream_of_keys(own, jit):
         draw = rkg if own else px.RKG
         return jnp.stack([draw(), draw()])
 
-    f = pxf.vmap({}, in_axes=(0,))(fn)
+    f = pxf.vmap({"rkg": 0} if own else {}, in_axes=(0,))(fn)
     f = pxf.jit()(f) if jit else f
     keys = np.concatenate([f(X, rkg=rkg) for _ in range(3)]).reshape(-1, 2)
     assert len({tuple(k) for k in keys.tolist()}) == 24
@@ -188,18 +188,44 @@ def test_the_callers_key_moves_on_only_if_randomness_was_used():
     assert px.RKG.key.get().tolist() != key.tolist()
 
 
-def test_keys_are_split_whatever_the_mask_says_of_them():
+def test_a_generator_that_is_not_mapped_is_shared():
+    one, two = px.RandomKeyGenerator(1), px.RandomKeyGenerator(1)
+    f = pxf.vmap({}, in_axes=(0,))(lambda x, *, rkg: rkg())
+    for _ in range(2):
+        want = two().tolist()
+        assert f(X, rkg=one).tolist() == [want] * 4
+    assert one.key.tolist() == two.key.tolist()
+
+
+def test_a_generator_goes_on_from_the_state_of_the_first_element():
+    def draw_and_seed(x, *, rkg):
+        draws = px.RKG(), rkg()
+        px.RKG.key.set(jnp.stack([x, x]).astype(jnp.uint32))
+        rkg.key.set(jnp.stack([x, 2 * x]).astype(jnp.uint32))
+        return draws
+
     rkg = px.RandomKeyGenerator(1)
-    f = pxf.vmap(pxu.M(px.Param).to((None, 0)), in_axes=(0,))(lambda x, *, rkg: rkg())
-    assert len({tuple(k) for k in f(X, rkg=rkg).tolist()}) == 4
-    assert rkg.key.shape == (2,)
+    pxf.vmap({}, in_axes=(0,))(draw_and_seed)(jnp.arange(3.0, 6.0), rkg=rkg)
+    assert px.RKG.key.tolist() == [3, 3]
+    assert rkg.key.tolist() == [3, 6]
+    px.RKG.seed(0)
+
+
+def test_a_batch_of_keys_may_be_mapped():
+    rkg = px.RandomKeyGenerator(0)
+    keys = jax.random.split(jax.random.PRNGKey(7), 4)
+    rkg.key.set(keys)
+    got = pxf.vmap({"rkg": 0}, in_axes=(0,))(lambda x, *, rkg: rkg())(X, rkg=rkg)
+    want = jax.vmap(lambda key: jax.random.split(key)[1])(keys)
+    assert got.tolist() == want.tolist()
+    assert rkg.key.shape == (4, 2)
 
 
 def test_noise_of_one_element_does_not_depend_on_that_of_others():
     def fn(x, *, rkg):
         return jax.random.normal(rkg(), (1000,))
 
-    noise = pxf.vmap({}, in_axes=(0,))(fn)(X, rkg=px.RandomKeyGenerator(0))
+    noise = pxf.vmap({"rkg": 0}, in_axes=(0,))(fn)(X, rkg=px.RandomKeyGenerator(0))
     correlation = np.corrcoef(noise)
     assert np.abs(correlation - np.eye(4)).max() < 0.12  # 4 standard errors of 1/sqrt(1000)
 

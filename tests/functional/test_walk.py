@@ -21,6 +21,23 @@ class Frozen(eqx.Module):
     items: list
 
 
+class OtherNode(Node):
+    pass
+
+
+class OtherFrozen(Frozen):
+    pass
+
+
+class OtherParam(px.Param):
+    pass
+
+
+class Settings:
+    def __init__(self):
+        self.scale, self.sizes = 1, [1]
+
+
 def make_child(n):
     child = Node()
     child.h = px.Param(None)
@@ -41,6 +58,7 @@ def make():
     root.plain = jnp.ones(2)
     root.many = [px.Param(jnp.ones(1)), px.Param(jnp.ones(2))]
     root.more = [px.Param(jnp.ones(3))]
+    root.settings, root.held = Settings(), px.static({"inner": Settings()})
     return root
 
 
@@ -84,6 +102,14 @@ CHANGES = {
     "replace a plain array": lambda r: setattr(r, "plain", jnp.zeros(2)),
     "train mode": lambda r: r.train(),
     "eval mode": lambda r: r.eval(),
+    "edit a config object": lambda r: setattr(r.settings, "scale", r.settings.scale + 1000),
+    "edit a list in a config object": lambda r: r.settings.sizes.append(1),
+    "edit a config object in a static": lambda r: r.held.get()["inner"].sizes.append(1),
+    "replace the class of a module": lambda r: setattr(r.children[0], "__class__", OtherNode),
+    "replace the class of an equinox module": lambda r: object.__setattr__(
+        r.inner, "__class__", OtherFrozen
+    ),
+    "replace the class of a param": lambda r: setattr(r.w, "__class__", OtherParam),
     "nothing": lambda r: None,
 }
 
