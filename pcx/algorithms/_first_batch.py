@@ -44,6 +44,8 @@ SMALLER = "Use a smaller rate in `state_optim`."
 
 def first_step(algorithm: Any, x: Any, y: Any, run: Any) -> Any:
     """The first training step of an algorithm, `run()`, with a look before it and after it."""
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree_util.tree_leaves((x, y))):
+        return run()  # inside a transform of JAX's own, which is refused there
     before = before_first(algorithm, x, y)
     out = run()
     after_first(algorithm, x, y, before, float(out["energy"]))

@@ -200,10 +200,10 @@ class _Memory:
             return Parts(key, treedef, params, values, arrays, statics, versions)
         values = []
         for index, value in enumerate(current):
-            treedef = self._trees.get(index)
-            if treedef is not None:
+            form = self._trees.get(index)
+            if form is not None:
                 leaves, present = tree_flatten(value)
-                if present != treedef or not all_dynamic(leaves):
+                if present != form or not all_dynamic(leaves):
                     return None
                 values += leaves
             elif value is not None:
