@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..core import RKG, named_params
+from ..core import RKG, RKG_LOCK, named_params
 from ..functional import pure
 from ..predictive_coding import free_states, vodes
 from ..utils import step
@@ -167,13 +167,14 @@ def largest_state_rate(algorithm: Any, x: Any, y: Any, iterations: int = 30) -> 
 def _untouched(algorithm: Any, run: Any) -> Any:
     """A value computed by the algorithm, with all that the computation wrote put back."""
     kept = [(p, p.get()) for _, p in named_params(algorithm)]
-    key = RKG.key.get()
-    try:
-        return run()
-    finally:
-        for param, value in kept:
-            param.set(value)
-        RKG.key.set(key)
+    with RKG_LOCK:  # a key that another thread draws meanwhile must not come again
+        key = RKG.key.get()
+        try:
+            return run()
+        finally:
+            for param, value in kept:
+                param.set(value)
+            RKG.key.set(key)
 
 
 def _warn(message: str, algorithm: Any, **values: Any) -> None:

@@ -137,7 +137,7 @@ class Jit(Transform):
                 store(parts.params, out[0].func.updates(*out[0].args))
             elif isinstance(error, TypeError):
                 refuse_non_data(self.title, self._without_statics(args), may_be_static=True)
-            elif any([getattr(value, "is_deleted", bool)() for value in given]):
+            elif any(getattr(value, "is_deleted", bool)() for value in given):
                 error.add_note(LOST)
             raise
         finally:
@@ -155,9 +155,9 @@ class Jit(Transform):
         except (TypeError, ValueError) as error:
             raise TypeError(UNCOMPARABLE.format(title=self.title, error=error)) from error
         if version is None:
-            retired = [key for key, v in self._by_key.items() if not v.lives()]
+            retired = [key for key, v in list(self._by_key.items()) if not v.lives()]
             for key in retired[: -KEEP_RETIRED or None]:
-                del self._by_key[key]
+                self._by_key.pop(key, None)  # unless another thread did
             version = self._new_version(parts, kwargs)
         self._by_key[parts.key] = version  # the last used is the last
         version.note(kwargs)

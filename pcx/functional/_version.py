@@ -18,7 +18,16 @@ class Version:
     It owns its compiled functions, so that dropping it frees them.
     """
 
-    __slots__ = ("__weakref__", "_calls", "_permanent", "chosen", "donating", "draws", "jitted", "used")
+    __slots__ = (
+        "__weakref__",
+        "_calls",
+        "_permanent",
+        "chosen",
+        "donating",
+        "draws",
+        "jitted",
+        "used",
+    )
 
     def __init__(self, jitted: Any, donating: Any, chosen: tuple[bool, ...] | None):
         self.jitted, self.donating = jitted, donating
@@ -42,11 +51,11 @@ class Version:
 
 
 def _lives(call: tuple["ref[Any]", ...]) -> bool:
-    return all([r() is not None for r in call])
+    return all(r() is not None for r in call)
 
 
 def _same(a: tuple["ref[Any]", ...], b: tuple["ref[Any]", ...]) -> bool:
-    return len(a) == len(b) and all([x() is y() for x, y in zip(a, b, strict=True)])
+    return len(a) == len(b) and all(x() is y() for x, y in zip(a, b, strict=True))
 
 
 class Output(functools.partial):  # type: ignore[type-arg]
