@@ -85,9 +85,11 @@ def test_a_batch_gives_one_energy_per_sample_directly_and_under_vmap(family):
 def test_its_gradient_is_that_of_finite_differences(family, which):
     vode, h, u = filled(family, (4,))
 
-    def energy(x):
+    def energy_at(x, *, vode):
         h_, u_ = (x, u) if which == "h" else (h, x)
         return vode.set("h", h_).set("u", u_).energy()
+
+    energy = pxf.pure(energy_at, vode=vode)
 
     at = np.asarray(h if which == "h" else u, np.float64)
     step = 1e-2
