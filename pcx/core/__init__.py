@@ -19,16 +19,16 @@ from ._param_dict import ParamCache as ParamCache
 from ._param_dict import ParamDict as ParamDict
 from ._random import RKG as RKG
 from ._random import RKG_LOCK as RKG_LOCK
+from ._random import UNTRACKED as UNTRACKED
 from ._random import RandomKey as RandomKey
 from ._random import RandomKeyGenerator as RandomKeyGenerator
-from ._random import UNTRACKED as UNTRACKED
 from ._random import uncommitted as uncommitted
 from ._scope import Scope as Scope
-from ._scope import check_write as check_write
 from ._scope import check_call as check_call
+from ._scope import check_write as check_write
 from ._scope import current_trace as current_trace
-from ._scope import in_unknown_trace as in_unknown_trace
 from ._scope import has_tracer as has_tracer
+from ._scope import in_unknown_trace as in_unknown_trace
 from ._scope import locate as locate
 from ._scope import made_here as made_here
 from ._scope import state as scope_state  # noqa: F401

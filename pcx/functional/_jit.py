@@ -137,7 +137,7 @@ class Jit(Transform):
                 store(parts.params, out[0].func.updates(*out[0].args))
             elif isinstance(error, TypeError):
                 refuse_non_data(self.title, self._without_statics(args), may_be_static=True)
-            elif any([getattr(value, "is_deleted", bool)() for value in given]):
+            elif any(getattr(value, "is_deleted", bool)() for value in given):
                 error.add_note(LOST)
             raise
         finally:

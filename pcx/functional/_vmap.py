@@ -70,8 +70,12 @@ class Vmap(Transform):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         structure, params, values = collect(kwargs, self.title)
         axes, array_axes = read_mask(self.title, self.kwargs_mask, kwargs, structure, (None, 0))
-        generators = [i for i, spec in enumerate(structure.specs) if issubclass(spec.cls, core.RandomKey)]
-        own = [i for i in generators if i == 0 or (axes[i] is not None and _is_key(params[i]._value))]
+        generators = [
+            i for i, spec in enumerate(structure.specs) if issubclass(spec.cls, core.RandomKey)
+        ]
+        own = [
+            i for i in generators if i == 0 or (axes[i] is not None and _is_key(params[i]._value))
+        ]
         for i in own:
             axes[i] = None
         in_axes = self._positional_axes(args)
@@ -225,8 +229,9 @@ def vmap(
 
     Each mapped element draws its own random keys from `px.RKG`, and from a generator among the
     keyword arguments that the mask maps; one that is not mapped is shared: all elements draw the
-    same from it. Afterwards a generator goes on from the first element's state. A param's axis is the same in and out; a param that gets its first value
-    inside (a vode at its first forward pass) gets the axis that the mask gives it.
+    same from it. Afterwards a generator goes on from the first element's state. A param's axis is
+    the same in and out; a param that gets its first value inside (a vode at its first forward pass)
+    gets the axis that the mask gives it.
 
     Args:
         kwargs_mask: a mask such as `pxu.M(pxc.VodeParam | pxc.VodeParam.Cache).to((None, 0))` for

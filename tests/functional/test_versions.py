@@ -229,8 +229,12 @@ def test_a_failing_donated_call_says_that_the_params_are_gone():
 
     m = Model(0)
     m.w.set(m.w * 1)
-    with pytest.raises(Exception, match="on the host") as caught:
+
+    def run():
         f(m=m)
         jax.block_until_ready(m.w.get())
+
+    with pytest.raises(Exception, match="on the host") as caught:
+        run()
     if m.w.get().is_deleted():
         assert "the params were donated" in "".join(caught.value.__notes__)
