@@ -120,7 +120,7 @@ class Content:
         return self.all((value.func, value.args, value.keywords))
 
     def _object(self, kind: type, value: Any) -> Hashable:
-        by_identity = kind.__hash__ is object.__hash__
+        by_identity = getattr(kind, "__hash__", None) is _IDENTITY
         is_ours = getattr(kind, "_is_pcx_module", False)
         if is_ours or isinstance(value, _ONES):
             return value if _is_hashable(value) else ById(value)
@@ -160,6 +160,7 @@ def _is_hashable(value: Any) -> bool:
 
 
 CODE = operator.attrgetter("__code__")
+_IDENTITY: Any = object.__hash__
 # each is one thing, whatever it holds
 _ONES = (type, types.ModuleType, enum.Enum, jax.Array, BaseParam)
 # what needs no stand-in: equal means the same to a trace

@@ -71,15 +71,20 @@ class RandomKeyGenerator(BaseModule):
         """
         if n is not None and n < 0:
             raise ValueError(f"rkg(n) gives n >= 0 keys, got n = {n}")
+        if _scope.state.scope is not None:
+            return self._draw(n)  # the state is that of the running transform, in this thread alone
         with RKG_LOCK:
-            param = self.key
-            key = uncommitted(param.get())
-            keys = jax.random.split(key, 2 if n is None else n + 1)
-            # a state that is not traced, although drawing from it is, was not passed in
-            passed_in = _scope.has_tracer(key) or not _scope.has_tracer(keys)
-            if (_scope.in_unknown_trace() or not passed_in) and not _scope.made_here(param._scope):
-                raise RuntimeError(UNTRACKED)
-            param.set(keys[0])
+            return self._draw(n)
+
+    def _draw(self, n: int | None) -> jax.Array:
+        param = self.key
+        key = uncommitted(param.get())
+        keys = jax.random.split(key, 2 if n is None else n + 1)
+        # a state that is not traced, although drawing from it is, was not passed in
+        passed_in = _scope.has_tracer(key) or not _scope.has_tracer(keys)
+        if (_scope.in_unknown_trace() or not passed_in) and not _scope.made_here(param._scope):
+            raise RuntimeError(UNTRACKED)
+        param.set(keys[0])
         return keys[1] if n is None else keys[1:]
 
 

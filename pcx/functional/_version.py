@@ -58,7 +58,7 @@ def _same(a: tuple["ref[Any]", ...], b: tuple["ref[Any]", ...]) -> bool:
     return len(a) == len(b) and all(x() is y() for x, y in zip(a, b, strict=True))
 
 
-class Output(functools.partial):  # type: ignore[type-arg]
+class Output(functools.partial):
     """What a compiled function returns: `Output(form, arrays)`.
 
     JAX rebuilds it without running Python code: nothing can come between donating the old arrays
@@ -70,17 +70,18 @@ class Output(functools.partial):  # type: ignore[type-arg]
     @classmethod
     def of(cls, result: Any, updates: dict[int, Any]) -> "Output":
         """The result of a function and the changes of the params."""
-        form = OutputForm()
-        form._updates, arrays = _Form.of(updates)
-        form._result, more = _Form.of(result)
-        form._count = len(arrays)
-        return cls(form, (*arrays, *more))
+        changes, arrays = _Form.of(updates)
+        rest, more = _Form.of(result)
+        return cls(OutputForm(changes, rest, len(arrays)), (*arrays, *more))
 
 
 class OutputForm:
     """An `Output` apart from its arrays."""
 
     __slots__ = ("_count", "_result", "_updates")
+
+    def __init__(self, updates: "_Form", result: "_Form", count: int):
+        self._updates, self._result, self._count = updates, result, count
 
     def updates(self, arrays: Sequence[Any]) -> dict[int, Any]:
         """The changes of the params."""
@@ -100,13 +101,15 @@ class _Form:
 
     __slots__ = ("_statics", "_treedef")
 
+    def __init__(self, treedef: Any, statics: list[tuple[int, Any]]):
+        self._treedef, self._statics = treedef, statics
+
     @classmethod
     def of(cls, tree: Any) -> tuple["_Form", list[Any]]:
         """The form of a pytree, and its arrays."""
-        form = cls()
-        leaves, form._treedef = tree_flatten(tree)
-        form._statics = [(i, leaf) for i, leaf in enumerate(leaves) if not is_dynamic(leaf)]
-        return form, [leaf for leaf in leaves if is_dynamic(leaf)]
+        leaves, treedef = tree_flatten(tree)
+        statics = [(i, leaf) for i, leaf in enumerate(leaves) if not is_dynamic(leaf)]
+        return cls(treedef, statics), [leaf for leaf in leaves if is_dynamic(leaf)]
 
     def join(self, arrays: Sequence[Any]) -> Any:
         """The pytree, from its arrays."""

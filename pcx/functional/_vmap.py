@@ -230,8 +230,8 @@ def vmap(
     Each mapped element draws its own random keys from `px.RKG`, and from a generator among the
     keyword arguments that the mask maps; one that is not mapped is shared: all elements draw the
     same from it. Afterwards a generator goes on from the first element's state. A param's axis is
-    the same in and out; a param that gets its first value
-    inside (a vode at its first forward pass) gets the axis that the mask gives it.
+    the same in and out; a param that gets its first value inside (a vode at its first forward pass)
+    gets the axis that the mask gives it.
 
     Args:
         kwargs_mask: a mask such as `pxu.M(pxc.VodeParam | pxc.VodeParam.Cache).to((None, 0))` for

@@ -1,5 +1,6 @@
 """An interrupt at any moment leaves a model from before or after the step, and training goes on."""
 
+import contextlib
 import random
 import signal
 import sys
@@ -99,10 +100,8 @@ def test_an_interrupt_before_any_line_of_a_warm_call():
     for line in range(1, lines_of_a_call(step, model, 0) + 1):
         before = steps_of(model)
         key = px.RKG.key.get()
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             lines_of_a_call(step, model, line)
-        except KeyboardInterrupt:
-            pass
         after = steps_of(model)
         assert after in (before, before + 1)
         assert (px.RKG.key.get() is key) == (after == before)

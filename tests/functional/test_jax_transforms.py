@@ -20,7 +20,9 @@ COMPILING = {
     "lax.map": lambda f: jax.lax.map(f, X),
     "scan": lambda f: jax.lax.scan(lambda c, x: (c, f(x)), 0.0, X),
     "fori_loop": lambda f: jax.lax.fori_loop(0, 2, lambda i, c: (f(c), c)[1], X),
-    "while_loop": lambda f: jax.lax.while_loop(lambda c: c.sum() < 9, lambda c: (f(c), c + 1)[1], X),
+    "while_loop": lambda f: jax.lax.while_loop(
+        lambda c: c.sum() < 9, lambda c: (f(c), c + 1)[1], X
+    ),
     "cond": lambda f: jax.lax.cond(X[0] < 1, f, lambda x: f(x), X),
     "eval_shape": lambda f: jax.eval_shape(f, X),
     "jit of vmap": lambda f: jax.jit(jax.vmap(f))(X),
@@ -62,7 +64,9 @@ def refused(how, f, match, net):
 @pytest.mark.parametrize("how", ALL)
 def test_a_traced_write_to_a_param_is_refused_by_name(how):
     net = Net()
-    match = r"`net\.h` would be left with a dead tracer: it is written inside a transform of JAX's own"
+    match = (
+        r"`net\.h` would be left with a dead tracer: it is written inside a transform of JAX's own"
+    )
     refused(how, lambda x: (net.h.set(x * 2), x)[1], match, net)
 
 
@@ -82,7 +86,9 @@ def test_a_traced_attribute_is_refused_by_name(how):
 def test_drawing_a_key_is_refused(how, own):
     net = Net()
     draw = net.rkg if own else px.RKG
-    match = r"a random number generator draws inside .* Use the transform of the same name in `pcx\.f"
+    match = (
+        r"a random number generator draws inside .* Use the transform of the same name in `pcx\.f"
+    )
     refused(how, lambda x: x + jax.random.uniform(draw()), match, net)
 
 
@@ -90,7 +96,9 @@ def test_drawing_a_key_is_refused(how, own):
 def test_a_tracked_transform_inside_one_that_compiles_is_refused(how):
     net = Net()
     inner = pxf.jit(donate_params=True)(lambda x, *, net: x * net.w)
-    match = r"pxf\.jit\(<lambda>\) is called with params inside a transform of JAX's own .*constants"
+    match = (
+        r"pxf\.jit\(<lambda>\) is called with params inside a transform of JAX's own .*constants"
+    )
     refused(how, lambda x: inner(x, net=net), match, net)
 
 
