@@ -215,7 +215,7 @@ class Vode(EnergyModule):
         """Get a value by the rules of the present status; `default` if there is none.
 
         The result of a rule with transformations is kept in the cache, under the rule's text, and
-        given again until the cache is cleared, something is set, or the value that it came from is
+        returned again until the cache is cleared, something is set, or the value that it came from is
         another array (so after an update of h, or when a transform traces it, it is made anew).
         """
         rule = self.ruleset.on_get(self._status, key)
