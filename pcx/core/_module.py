@@ -17,7 +17,7 @@ from ._param import BaseParam
 class BaseModule:
     """An object that is a pytree of its attributes, in an order that assignment cannot change.
 
-    Params are its data. Plain arrays are data too, but changes to them are not carried out of a
+    Params are its data. Plain arrays are data too, but changes to them do not leave a
     transform. Every other attribute (numbers, strings, functions) is static in a tracked call.
 
     Example:

@@ -14,7 +14,7 @@ from ._chain import Activation, Chain, EnergyFn
 
 
 class Bottleneck(Module):
-    """Where a decoder begins: gives its input, or zeros if there is none."""
+    """Where a decoder begins: returns its input, or zeros if there is none."""
 
     def __init__(self, shape: tuple[int, ...]):
         self.shape = shape
@@ -39,7 +39,7 @@ class Decoder(Chain):
         act: the activation f.
         out_act: an activation after the last layer; None for none.
         energy_fn: energy of the output vode.
-        prior: give the bottleneck the energy `1/2 (h_0 - u_0)^2`, a standard normal prior, as
+        prior: whether the bottleneck has the energy `1/2 (h_0 - u_0)^2`, a standard normal prior, as
             Monte-Carlo predictive coding needs it to generate. Without, it has no energy.
 
     Attributes:
@@ -130,7 +130,7 @@ class ConvDecoder(Decoder):
             the image, rounding up: 32, 16, 8, 4 or 28, 14, 7, 4 pixels for the default three
             layers.
         channels: those of the bottleneck and of the layers between, so one number for each layer.
-            By default a bottleneck of 8 x 4 x 4, as in the paper, which does not give the others.
+            By default a bottleneck of 8 x 4 x 4, as in the paper, which does not say the others.
         act, out_act, energy_fn, prior: see `Decoder`.
         kernel: size of all kernels, at least 2.
         rkg: where initial weights come from.

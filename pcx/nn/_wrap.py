@@ -34,7 +34,7 @@ class Layer(Module):
     Settings answer under `.nn` as values and by `.get()`.
 
     Train and eval mode set the `inference` flags of the wrapped module. A module that draws random
-    numbers when called (dropout) takes its key from `px.RKG`, unless the call gives one.
+    numbers when called (dropout) takes its key from `px.RKG`, unless the call passes one.
 
     Args:
         cls: an equinox module class, or any class whose instances are callable pytrees. If its
@@ -215,7 +215,7 @@ class NamedLayer(Layer):
             if ours in kwargs:
                 if theirs in kwargs:
                     raise TypeError(
-                        f"{type(self).__name__}: {ours!r} and {theirs!r} are one argument; give one"
+                        f"{type(self).__name__}: {ours!r} and {theirs!r} are one argument; pass one of them"
                     )
                 kwargs[theirs] = kwargs.pop(ours)
         super().__init__(self.wraps, *args, **kwargs)

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..core import describe
+from ._energy import where
+from ._shape import check_shape
 
 if TYPE_CHECKING:
     from ._vode import Vode
@@ -94,3 +96,13 @@ def clamp_of(vode: "Vode") -> Clamp | None:
     """The clamp that a vode holds in the present pass."""
     clamp = vode.cache.get(KEY)
     return clamp if isinstance(clamp, Clamp) else None
+
+
+def hold(vode: "Vode", clamp: Clamp) -> None:
+    """Let a vode hold the clamp's entries from now on, for `Vode.set`."""
+    if vode.is_frozen:
+        raise ValueError(FROZEN.format(where=where(vode)))
+    check_shape(vode, "h", clamp.value)
+    vode._store(KEY, clamp)
+    if (h := vode.h.get()) is not None:
+        vode._store("h", h)

@@ -31,7 +31,7 @@ DEFAULT_RULES: dict[str | None, tuple[str, ...]] = {STATUS.INIT: ("h, u <- u",)}
 FORMS = """A rule is one of
   "target <- key"            when `key` is set, store it in `target` ("h, u <- u" stores it in both)
   "target <- key:f:g"        ... after the transformations `f`, then `g` (from `tforms`)
-  "key -> target"            when `key` is asked for, give `target` instead
+  "key -> target"            when `key` is asked for, return `target` instead
   "key -> target:f:g"        ... after the transformations `f`, then `g`"""
 
 UNKNOWN_TFORM = """rule {rule!r} uses the transformation {name!r}, which is not in tforms (given: \
@@ -160,7 +160,7 @@ class Ruleset:
         found = self._matching(status, key, False)
         if len(found) > 1:
             warnings.warn(
-                f"{len(found)} rules give {key!r} in status {status!r}: "
+                f"{len(found)} rules fire when {key!r} is asked for in status {status!r}: "
                 f"{[rule.text for rule in found]}; the first is used",
                 stacklevel=3,
             )

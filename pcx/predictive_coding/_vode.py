@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from ..core import RKG, Param, RandomKeyGenerator, describe, get, static
 from ._arguments import SHAPE_FIRST, Config, EnergyFn, Notes, VodeParam, bind, check_energy_fn
-from ._clamp import FROZEN, KEY, Clamp, clamp_of
+from ._clamp import KEY, Clamp, clamp_of, hold
 from ._energy import NO_PREDICTION, where
 from ._energy_module import EnergyModule
 from ._rules import Ruleset, Tform
@@ -135,6 +135,7 @@ class Vode(EnergyModule):
             self.set("u", u, rkg)
         for key, value in more.items():
             self.set(key, value, rkg)
+        self._given = False
         notes = self.notes
         if notes.event_shape is None:
             state = self._load("h", self._load("u", None))
@@ -156,7 +157,8 @@ class Vode(EnergyModule):
         value = get(value)
         if key == "h":
             if isinstance(value, Clamp):
-                return self._clamp(value)
+                hold(self, value)
+                return self
             if clamp_of(self) is not None:
                 del self.cache[KEY]
             self._given = value is not None and self.is_frozen and self._awaits_u()
@@ -195,16 +197,7 @@ class Vode(EnergyModule):
             >>> vode(jnp.zeros(2)).tolist()
             [5.0, 0.0]
         """
-        return self._clamp(Clamp(value, mask))
-
-    def _clamp(self, clamp: Clamp) -> Self:
-        if self.is_frozen:
-            raise ValueError(FROZEN.format(where=where(self)))
-        check_shape(self, "h", clamp.value)
-        self._store(KEY, clamp)
-        if (h := self.h.get()) is not None:
-            self._store("h", h)
-        return self
+        return self.set("h", Clamp(value, mask))
 
     def _awaits_u(self) -> bool:
         """Whether u, which has not come yet in this pass, is going to set h."""
@@ -215,7 +208,7 @@ class Vode(EnergyModule):
         """Get a value by the rules of the present status; `default` if there is none.
 
         The result of a rule with transformations is kept in the cache, under the rule's text, and
-        given again until the cache is cleared, something is set, or the value that it came from is
+        returned again until the cache is cleared, something is set, or the value that it came from is
         another array (so after an update of h, or when a transform traces it, it is made anew).
         """
         rule = self.ruleset.on_get(self._status, key)

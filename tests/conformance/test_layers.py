@@ -37,6 +37,20 @@ class OwnEquinox(eqx.Module):
         return jnp.sin(self.weight @ x)
 
 
+class Pick(eqx.Module):
+    """A layer with a buffer of integers."""
+
+    index: jax.Array
+    weight: jax.Array
+
+    def __init__(self, n, *, key):
+        self.index = jax.random.permutation(key, n)
+        self.weight = jax.random.normal(key, (n,))
+
+    def __call__(self, x):
+        return self.weight * x[self.index]
+
+
 LAYERS = {
     "linear": lambda: pxnn.Linear(WIDTH, 3),
     "layer norm": lambda: pxnn.LayerNorm(WIDTH),
@@ -50,6 +64,10 @@ LAYERS = {
         eqx.nn.SpectralNorm, eqx.nn.Linear(WIDTH, 2, key=px.RKG()), "weight"
     ),
     "own module": Own,
+    "index buffer": lambda: pxnn.Layer(Pick, WIDTH),
+    "held dropout": lambda: pxnn.Sequential(
+        pxnn.Linear(WIDTH, WIDTH), pxnn.Dropout(0.5, hold=True)
+    ),
 }
 
 
@@ -107,9 +125,9 @@ def test_its_weights_and_only_they_have_gradients_and_learn(make):
 
 def test_it_comes_back_from_a_file(make, tmp_path):
     a, b = make().eval(), make().eval()
-    both = pxnn.LayerParam | pxnn.StateParam
-    pxu.save_params(a, tmp_path / "layer", both)
-    pxu.load_params(b, tmp_path / "layer", both)
+    everything = pxnn.LayerParam | pxnn.BufferParam | pxnn.StateParam
+    pxu.save_params(a, tmp_path / "layer", everything)
+    pxu.load_params(b, tmp_path / "layer", everything)
     np.testing.assert_array_equal(a(X), b(X))
 
 
@@ -120,6 +138,16 @@ def test_modes_are_reported_and_reach_it(make):
     assert layer.train().is_train
     assert layer.eval().is_eval
     assert not layer.is_train
+
+
+def test_passes_over_one_batch_leave_no_trace_unless_one_of_them_updates(make):
+    layer = make().train()
+    before = jax.tree_util.tree_leaves(layer)
+    with pxnn.training_batch(layer):
+        for _ in range(3):
+            layer(X)
+    for a, b in zip(before, jax.tree_util.tree_leaves(layer), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_what_it_shares_it_learns_once(make):

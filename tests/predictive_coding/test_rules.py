@@ -204,7 +204,9 @@ def test_a_get_rule_gives_another_key_in_its_status_only():
 
 def test_several_get_rules_warn_and_the_first_wins():
     vode = pxc.Vode(ruleset={".*": ("e -> h", "e -> u")}).set("h", 1.0).set("u", 2.0)
-    with pytest.warns(UserWarning, match=r"2 rules give 'e' in status None.*the first is used"):
+    with pytest.warns(
+        UserWarning, match=r"2 rules fire when 'e' is asked for in status None.*the first is used"
+    ):
         assert vode.get("e") == 1.0
 
 

@@ -96,7 +96,7 @@ class LSTMCell(NamedLayer):
 
 
 class Identity(NamedLayer):
-    """Gives its input.
+    """Returns its input.
 
     Example:
         >>> import jax.numpy as jnp, pcx.nn as pxnn
@@ -132,7 +132,7 @@ class PReLU(NamedLayer):
 
 
 class Flatten(Module):
-    """Gives a sample as one vector.
+    """Returns a sample as one vector.
 
     Example:
         >>> import jax.numpy as jnp, pcx.nn as pxnn
