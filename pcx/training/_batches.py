@@ -43,7 +43,7 @@ def pairs(
         classes: turn integer targets into one-hot vectors of this length.
         steps: take at most so many.
     """
-    iterator = iter(batches)
+    iterator: Any = iter(batches)
     # An iterator that was made here, one with a worker thread for example, ends with the epoch; one
     # that the caller made may serve for the next epoch.
     close = getattr(iterator, "close", None) if iterator is not batches else None

@@ -1,7 +1,7 @@
 """Several training steps in one compiled call."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -52,7 +52,7 @@ def calls(
     steps: int | None,
     alone: bool,
     kept: dict[str, Any],
-) -> Iterator[Call]:
+) -> Generator[Call, None, None]:
     """An epoch of training batches, up to `k` of them in a call, the first one `alone` if asked.
 
     Batches in one call have one shape. `pxt.batches` without a transform stays on the device as a
@@ -120,7 +120,9 @@ def run(call: Call, key: Any, *, algorithm: Any, augment: Augment | None) -> dic
     """Take all steps of a call; what each returned, with a leading axis for the steps."""
     steps = call.steps
     if call.data is None:
-        stack = jnp.stack if isinstance(jax.tree_util.tree_leaves(steps)[0], jax.Array) else np.stack
+        stack = (
+            jnp.stack if isinstance(jax.tree_util.tree_leaves(steps)[0], jax.Array) else np.stack
+        )
         steps = jax.tree_util.tree_map(lambda *arrays: stack(arrays), *steps)
     numbers = np.arange(call.first, call.first + len(call), dtype=np.int32)
     many = _DONATE if getattr(algorithm, "donate", False) else _KEEP

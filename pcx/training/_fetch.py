@@ -1,13 +1,13 @@
 """Numbers from the device, all at once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 
-def fetch(logs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def fetch(logs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What steps returned, as NumPy arrays. Waits for the last of them."""
     values = [value for row in logs for value in row.values()]
     # On a CPU the arrays are in reach already, and starting a copy costs more than reading them.

@@ -11,7 +11,7 @@ PATIENCE = 2.0
 
 
 class Interrupts:
-    """While `busy` is set, Ctrl-C waits for `release`; at other times it interrupts at once.
+    """While `busy` is set, as at first, Ctrl-C waits for `release`; else it interrupts at once.
 
     A step changes the model, then the trainer counts it and callbacks hear of it. An interrupt
     between the two would leave a trainer that disagrees with its model. Signals reach the main
@@ -19,7 +19,7 @@ class Interrupts:
     """
 
     def __init__(self) -> None:
-        self.busy = False
+        self.busy = True
         self._since: float | None = None
         self._previous: Any = None
 

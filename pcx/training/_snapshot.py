@@ -27,7 +27,7 @@ def _copy(values: Any) -> Any:
     leaves, tree = jax.tree_util.tree_flatten(values)
     arrays = iter(_copies([leaf for leaf in leaves if isinstance(leaf, jax.Array)]))
     copied = [next(arrays) if isinstance(leaf, jax.Array) else leaf for leaf in leaves]
-    return tree.unflatten(copied)
+    return jax.tree_util.tree_unflatten(tree, copied)
 
 
 class Snapshot:

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import numpy as np
 
-from ..data._samples import map_arrays, sample_count
+from ..data._samples import sample_count
 from ..utils import Optim
 from . import _batches, _calls
 from ._callbacks import Callback
@@ -203,12 +203,11 @@ class Trainer:
             Diverged: an energy or metric became infinite or NaN.
             ValueError, TypeError: the batches cannot be used.
         """
-        self._reset(train_batches, epochs, steps_per_epoch)
-        saved = None if resume is False else self._load(resume)
-        hooks, recording = Hooks(self), self.algorithm.record
         with Interrupts() as interrupts:
+            self._reset(train_batches, epochs, steps_per_epoch)
+            saved = None if resume is False else self._load(resume)
+            hooks, recording = Hooks(self), self.algorithm.record
             try:
-                interrupts.busy = True
                 if hooks.of["on_inference_step"]:
                     self.algorithm.record = True
                 hooks.call("on_train_start")
@@ -284,10 +283,10 @@ class Trainer:
         with self._evaluating():
             if batch_size is None or samples <= batch_size:
                 return self.algorithm.predict(x)
-            parts = [
-                self.algorithm.predict(map_arrays(lambda array, s=s: array[s : s + batch_size], x))
-                for s in range(0, samples, batch_size)
-            ]
+            parts = []
+            for start in range(0, samples, batch_size):
+                part = slice(start, start + batch_size)
+                parts.append(self.algorithm.predict(jax.tree_util.tree_map(lambda a: a[part], x)))
         return jax.tree_util.tree_map(lambda *p: np.concatenate(p), *jax.device_get(parts))
 
     @contextlib.contextmanager

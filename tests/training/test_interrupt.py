@@ -46,9 +46,10 @@ def assert_consistent(trainer, progress, ends, exactly=True):
             assert not leaf.is_deleted()
     taken = int(algorithm.steps.get())
     noted = len(history.batch.get("energy", []))
-    if exactly:
-        assert taken == trainer.step == noted
-    assert len(history) == trainer.epoch
+    off = 0 if exactly else 1
+    assert abs(taken - trainer.step) <= off
+    assert noted == trainer.step or (not exactly and noted < trainer.step)
+    assert abs(len(history) - trainer.epoch) <= off
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -61,23 +62,21 @@ def test_after_a_signal_everything_agrees_and_training_goes_on(seed, k, tmp_path
     rng, caught = np.random.default_rng(seed), 0
     handler = signal.getsignal(signal.SIGINT)
     for _ in range(15):
-        ends.ends, before = 0, int(algorithm.steps.get())
+        ends.ends = 0
         algorithm.steps.set(algorithm.steps.get() * 0)
-        timer = threading.Timer(rng.uniform(0.0, 0.05), signal.raise_signal, [signal.SIGINT])
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        old = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
         try:
-            old = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
-            signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.0005, 0.05))
+            signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.001, 0.05))
             trainer.fit(batches(), 200)
         except KeyboardInterrupt:
             caught += 1
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, old)
-            timer.cancel()
         assert signal.getsignal(signal.SIGINT) is handler
-        assert_consistent(trainer, progress, ends)
-        assert before >= 0
+        # unless it came before the first line of `fit`
+        if ends.ends:
+            assert_consistent(trainer, progress, ends)
     assert caught == 15
     # the checkpoint of the last whole epoch can be resumed, and the run ends as it would have
     history = trainer.fit(batches(), 2)
@@ -114,7 +113,6 @@ def test_at_every_line_of_the_trainer_an_interrupt_leaves_it_usable(capsys):
             sys.settrace(previous)
             if ends.ends:
                 assert_consistent(trainer, progress, ends, exactly=False)
-                assert abs(int(algorithm.steps.get()) - trainer.step) <= 1
         finally:
             sys.settrace(previous)
         return count
@@ -222,7 +220,7 @@ def test_a_handler_of_the_user_is_called_and_put_back():
             signal.raise_signal(signal.SIGINT)
             return super().train_step(x, y)
 
-    mine = lambda *_: calls.append(1)  # noqa: E731
+    mine = lambda *_: calls.append(1)
     old = signal.signal(signal.SIGINT, mine)
     try:
         trainer = pxt.Trainer(Signalling(), progress=False)

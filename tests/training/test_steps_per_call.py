@@ -90,7 +90,7 @@ def test_class_numbers_and_fewer_steps_than_there_are():
 
 
 def test_states_that_persist_are_there_before_the_loop_begins():
-    make = lambda: pxt.batches(*regression(18), 3)  # noqa: E731
+    make = lambda: pxt.batches(*regression(18), 3)
     expected = fit(algorithm(init="persistent"), make(), 1)
     assert_same(fit(algorithm(init="persistent"), make(), 3), expected, exactly=False)
 
@@ -169,7 +169,7 @@ def test_a_step_that_cannot_be_traced_says_what_to_write():
 
     with pytest.raises(jax.errors.TracerArrayConversionError) as raised:
         fit(Host(), shuffled(), 3)
-    assert "train_step` of Host" in raised.value.__notes__[0]
+    assert any("`train_step` of Host" in note for note in raised.value.__notes__)
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="a GPU has no such trap")
@@ -203,9 +203,12 @@ def test_augmentation_has_a_key_for_each_epoch_and_batch():
     x, y = np.zeros((4, 3), np.float32), regression(4)[1]
     fit(Watching(), [(x, y), (x, y)], 1, augment=jitter)
     px.RKG.seed(5)
-    expected = [
-        jitter(jax.random.fold_in(key, number), x) for key in (px.RKG(), px.RKG()) for number in (1, 2)
-    ]
+    expected = []
+    for _ in range(2):
+        key = px.RKG()
+        expected += [jitter(jax.random.fold_in(key, number), x) for number in (1, 2)]
+        # each step draws one for the noise of this algorithm
+        px.RKG(), px.RKG()
     np.testing.assert_allclose(seen, expected, rtol=1e-6)
 
 
