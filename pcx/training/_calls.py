@@ -42,7 +42,7 @@ class Call:
     def batch(self, index: int) -> tuple[Any, Any]:
         """Inputs and targets of one batch."""
         part = self.steps[index]
-        return part if self.data is None else _take(self.data, part)
+        return part if self.data is None else take(self.data, part)
 
 
 def calls(
@@ -104,7 +104,8 @@ def _resident(
         first += len(group)
 
 
-def _take(data: Any, rows: Any) -> Any:
+def take(data: Any, rows: Any) -> Any:
+    """Some samples of a pytree of arrays."""
     return jax.tree_util.tree_map(lambda array: array[rows], data)
 
 
@@ -138,7 +139,7 @@ def _many(
 ) -> Any:
     def body(step: Any, *, algorithm: Any) -> Any:
         part, number = step
-        x, y = part if data is None else _take(data, part)
+        x, y = part if data is None else take(data, part)
         if augment is not None:
             x = augment(jax.random.fold_in(key, number), x)
         return (), algorithm.train_step(x, y)

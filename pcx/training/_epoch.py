@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 
 from ..core import RKG
@@ -26,8 +27,10 @@ from ._snapshot import Snapshot
 if TYPE_CHECKING:
     from ._trainer import Trainer
 
-# Fetch when this many seconds have passed since the last time, or when so many batches wait.
-SECONDS, BATCHES = 0.5, 100
+# Fetch when this many seconds have passed since the last time, or when so many batches wait. They are
+# kept until then, to be repeated after a divergence: many where they are small, never less than the
+# second number.
+SECONDS, BYTES, BATCHES, MOST = 0.5, 2**24, 100, 1000
 
 
 class Hooks:
@@ -69,7 +72,7 @@ class Epoch:
         self.number = trainer.epoch + 1
         # the batches whose results wait on the device, as (call, results)
         self.waiting: list[tuple[Call, Mapping[str, Any]]] = []
-        self.waiting_batches = 0
+        self.waiting_batches, self.most = 0, 0
         self.rows: list[dict[str, float]] = []
         self.sizes: list[int] = []
         self.fetched = time.perf_counter()
@@ -122,6 +125,10 @@ class Epoch:
         trainer, of = self.trainer, self.hooks.of
         if not trainer.prepared:
             trainer.prepare(call.batch(0)[1])
+        if not self.most:
+            leaves = jax.tree_util.tree_leaves(call.batch(0))
+            size = sum(leaf.nbytes for leaf in leaves)
+            self.most = min(max(BYTES // max(size, 1), BATCHES), MOST)
         for hook in of["on_batch_start"]:
             hook(trainer, call.first)
         logs = self.step(call) if len(call) == 1 else self.steps(call)
@@ -161,7 +168,7 @@ class Epoch:
         if every is not None:
             return self.waiting_batches >= every
         late = time.perf_counter() - self.fetched > SECONDS
-        return late or self.waiting_batches >= BATCHES or bool(self.hooks.of["on_inference_step"])
+        return late or self.waiting_batches >= self.most or bool(self.hooks.of["on_inference_step"])
 
     def keep(self) -> None:
         if self.trainer.diagnose:
@@ -188,47 +195,51 @@ class Epoch:
     def note(self, check: bool = False) -> list[np.ndarray]:
         """Write what waits on the device into the history; returns the recorded energies."""
         waiting, self.waiting, self.waiting_batches = self.waiting, [], 0
-        recorded = []
-        for position, ((call, _), logs) in enumerate(
-            zip(waiting, fetch([logs for _, logs in waiting]), strict=True)
-        ):
-            for index, row in enumerate([logs] if len(call) == 1 else rows_of(logs, len(call))):
-                if check:
-                    self.check(waiting, position, index, row)
-                recorded += self.note_row(row, call.sizes[index])
+        rows: list[dict[str, Any]] = []
+        sizes: list[int] = []
+        for (call, _), logs in zip(waiting, fetch([logs for _, logs in waiting]), strict=True):
+            rows += [logs] if len(call) == 1 else rows_of(logs, len(call))
+            sizes += call.sizes
+        bad = self.first_bad(rows) if check else None
+        recorded = self.note_rows(rows[:bad], sizes[:bad])
+        if bad is not None:
+            raise self.diverged([call for call, _ in waiting], bad, rows[bad])
         return recorded
 
-    def note_row(self, row: dict[str, Any], size: int) -> list[np.ndarray]:
+    def note_rows(self, rows: list[dict[str, Any]], sizes: list[int]) -> list[np.ndarray]:
         history = self.trainer.history
-        energies = row.get("energies")
-        if energies is not None and not history.vode_names:
+        recorded = [row.pop("energies") for row in rows if "energies" in row]
+        if recorded and not history.vode_names:
             history.vode_names = tuple(self.algorithm.vode_names)
-        numbers = {name: float(value) for name, value in row.items() if name != "energies"}
-        history.add_batch({"epoch": self.number, **numbers}, energies)
-        self.rows.append(numbers)
-        self.sizes.append(size)
-        return [] if energies is None else [energies]
+        numbers = [{name: float(value) for name, value in row.items()} for row in rows]
+        history.add_batches(self.number, numbers, recorded)
+        self.rows += numbers
+        self.sizes += sizes
+        return recorded
 
-    def check(self, waiting: list[Any], position: int, index: int, row: dict[str, Any]) -> None:
-        """Raise if this batch diverged."""
-        trainer, energy = self.trainer, float(row["energy"])
-        if trainer.first_energy is None and math.isfinite(energy):
-            trainer.first_energy = abs(energy)
-        limit = GROWTH * max(trainer.first_energy or 0.0, 1.0)
-        if is_bad(energy, limit):
-            raise self.diverged(waiting, position, index, row, limit)
+    def first_bad(self, rows: list[dict[str, Any]]) -> int | None:
+        """The first batch whose energy shows divergence."""
+        trainer = self.trainer
+        for index, row in enumerate(rows):
+            energy = float(row["energy"])
+            if trainer.first_energy is None and math.isfinite(energy):
+                trainer.first_energy = abs(energy)
+            if is_bad(energy, self.limit):
+                return index
+        return None
 
-    def diverged(
-        self, waiting: list[Any], position: int, index: int, row: dict[str, Any], limit: float
-    ) -> Diverged:
+    @property
+    def limit(self) -> float:
+        return GROWTH * max(self.trainer.first_energy or 0.0, 1.0)
+
+    def diverged(self, calls: list[Call], position: int, row: dict[str, Any]) -> Diverged:
         """The error that says where and why; the state before the batch is restored."""
         trainer = self.trainer
-        before = [(call, i) for call, _ in waiting[:position] for i in range(len(call))]
-        guilty = waiting[position][0]
-        before += [(guilty, i) for i in range(index)]
+        batches = [(call, index) for call in calls for index in range(len(call))]
+        before, (guilty, index) = batches[:position], batches[position]
         x, y = self.inputs(guilty, index)
         energies = row.get("energies")
-        step = trainer.step - sum(len(call) for call, _ in waiting) + len(before) + 1
+        step = trainer.step - len(batches) + position + 1
         if self.snapshot is not None:
             recorded = self.repeat(before, x, y)
             energies = recorded if energies is None else energies
@@ -238,7 +249,7 @@ class Epoch:
             batch=len(self.rows) + 1,
             step=step,
             energy=float(row["energy"]),
-            limit=limit,
+            limit=self.limit,
             x=x,
             y=y,
             algorithm=self.algorithm,

@@ -283,10 +283,8 @@ class Trainer:
         with self._evaluating():
             if batch_size is None or samples <= batch_size:
                 return self.algorithm.predict(x)
-            parts = []
-            for start in range(0, samples, batch_size):
-                part = slice(start, start + batch_size)
-                parts.append(self.algorithm.predict(jax.tree_util.tree_map(lambda a: a[part], x)))
+            slices = [slice(s, s + batch_size) for s in range(0, samples, batch_size)]
+            parts = [self.algorithm.predict(_calls.take(x, part)) for part in slices]
         return jax.tree_util.tree_map(lambda *p: np.concatenate(p), *jax.device_get(parts))
 
     @contextlib.contextmanager

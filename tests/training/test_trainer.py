@@ -160,11 +160,16 @@ def test_steps_do_not_wait_for_the_device(fetches):
     assert fetches == [25, 25, 10]
 
 
-def test_values_come_at_the_latest_after_a_hundred_batches(fetches, monkeypatch):
+@pytest.mark.parametrize(
+    ("room", "counts"), [(0, [100, 20]), (110 * 40, [110, 10]), (2**24, [120])]
+)
+def test_as_many_batches_wait_as_there_is_room_for(fetches, monkeypatch, room, counts):
     monkeypatch.setattr("pcx.training._epoch.SECONDS", 1e9)
+    monkeypatch.setattr("pcx.training._epoch.BYTES", room)
     x, y = regression(240)
+    # a batch has 2 * (3 + 2) numbers of 4 bytes
     quiet(LeastSquares()).fit(pxt.batches(x, y, 2), epochs=1)
-    assert fetches == [100, 20]
+    assert fetches == counts
 
 
 # what batches may be
