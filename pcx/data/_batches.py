@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
 import numpy as np
-from numpy.typing import ArrayLike
 
 from pcx.data._augment import Augmentation
-from pcx.data._dataset import Array
+from pcx.data._samples import map_arrays, sample_count
 
 Rkg = int | Callable[[], Any]
 
@@ -38,10 +38,11 @@ class Batches:
 
     def __init__(
         self,
-        x: Array,
-        y: Array,
+        x: Any,
+        y: Any,
         batch_size: int,
         *,
+        samples: int,
         shuffle: bool,
         seed: tuple[int, ...],
         drop_last: bool,
@@ -49,6 +50,7 @@ class Batches:
     ) -> None:
         self.x = x
         self.y = y
+        self.samples = samples
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
@@ -58,33 +60,46 @@ class Batches:
 
     def __len__(self) -> int:
         """Batches in an epoch."""
-        full, rest = divmod(len(self.x), self.batch_size)
+        full, rest = divmod(self.samples, self.batch_size)
         return full + (rest > 0 and not self.drop_last)
 
-    def __iter__(self) -> Iterator[tuple[Array, Array]]:
-        # Counted here and not in the generator: an epoch is begun by the loop, not by its first
-        # batch, and counts also if the loop is left early.
-        epoch, self.epoch = self.epoch, self.epoch + 1
-        return self._epoch(np.random.default_rng([*self.seed, epoch]))
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        # `begin` counts the epoch here and not in the generator: an epoch is begun by the loop, not
+        # by its first batch, and counts also if the loop is left early.
+        return self._epoch(*self.begin())
 
-    def _epoch(self, rng: np.random.Generator) -> Iterator[tuple[Array, Array]]:
-        order = rng.permutation(len(self.x)) if self.shuffle else None
-        for number in range(len(self)):
-            part = slice(number * self.batch_size, (number + 1) * self.batch_size)
-            chosen = part if order is None else order[part]
-            x = self.x[chosen]
-            yield (x if self.transform is None else self.transform(x, rng)), self.y[chosen]
+    def begin(self) -> tuple[list[Any], np.random.Generator]:
+        """Begin an epoch: which samples each of its batches holds, and the generator for transforms.
+
+        A `for` loop does this by itself. The rows are slices without shuffling, else integers.
+        """
+        epoch, self.epoch = self.epoch, self.epoch + 1
+        rng = np.random.default_rng([*self.seed, epoch])
+        order = rng.permutation(self.samples) if self.shuffle else None
+        parts = [slice(n * self.batch_size, (n + 1) * self.batch_size) for n in range(len(self))]
+        return (parts if order is None else [order[part] for part in parts]), rng
+
+    def _epoch(self, parts: list[Any], rng: np.random.Generator) -> Iterator[tuple[Any, Any]]:
+        for part in parts:
+            x, y = self.take(part)
+            yield (x if self.transform is None else self.transform(x, rng)), y
+
+    def take(self, part: Any) -> tuple[Any, Any]:
+        """The inputs and targets of some samples, without the transform."""
+        if isinstance(self.x, np.ndarray) and isinstance(self.y, np.ndarray):
+            return self.x[part], self.y[part]
+        return map_arrays(lambda a: a[part], self.x), map_arrays(lambda a: a[part], self.y)
 
     def __repr__(self) -> str:
         return (
-            f"Batches(samples={len(self.x)}, batch_size={self.batch_size}, batches={len(self)}, "
+            f"Batches(samples={self.samples}, batch_size={self.batch_size}, batches={len(self)}, "
             f"shuffle={self.shuffle}, epoch={self.epoch})"
         )
 
 
 def batches(
-    x: ArrayLike,
-    y: ArrayLike,
+    x: Any,
+    y: Any,
     batch_size: int,
     shuffle: bool = False,
     *,
@@ -95,8 +110,10 @@ def batches(
     """Cut arrays into mini-batches, to be looped over once per epoch.
 
     Args:
-        x: `(n, ...)`, the inputs.
-        y: `(n, ...)`, the targets; for learning without labels pass `x` again.
+        x: `(n, ...)`, the inputs: an array, or a tuple or dict of arrays for a model with several
+            inputs; None for a model without input.
+        y: `(n, ...)`, the targets, in the same forms: a tuple for a model with several heads. For
+            learning without labels pass `x` again.
         batch_size: samples in a batch.
         shuffle: a new order in every epoch; it depends only on `rkg` and the epoch's number.
         rkg: an integer seed, or a `pcx.RandomKeyGenerator`, of which one key is drawn, now.
@@ -122,13 +139,8 @@ def batches(
         >>> len(loader), [(x.tolist(), y.tolist()) for x, y in loader]
         (3, [([0, 1], [0, 1]), ([2, 3], [0, 1]), ([4], [0])])
     """
-    inputs, targets = np.asarray(x), np.asarray(y)
-    if inputs.ndim == 0 or targets.ndim == 0 or len(inputs) != len(targets):
-        raise ValueError(
-            f"batches: x has shape {inputs.shape} and y {targets.shape}; their first axes must "
-            "have the same length, one target for each input. For learning without labels pass x "
-            "as y too."
-        )
+    inputs, targets = map_arrays(np.asarray, x), map_arrays(np.asarray, y)
+    samples = sample_count("batches", x=inputs, y=targets)
     if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)):
         raise TypeError(
             f"batches: batch_size={batch_size!r} is a {type(batch_size).__name__}; pass an integer."
@@ -139,6 +151,7 @@ def batches(
         inputs,
         targets,
         int(batch_size),
+        samples=samples,
         shuffle=shuffle,
         seed=_seed(rkg) if shuffle or transform is not None else (0,),
         drop_last=drop_last,
@@ -146,7 +159,7 @@ def batches(
     )
     if len(loader) == 0:
         raise ValueError(
-            f"batches: {len(inputs)} samples make no batch of {batch_size} with "
+            f"batches: {samples} samples make no batch of {batch_size} with "
             f"drop_last={drop_last}. Pass more samples, a smaller batch_size or drop_last=False."
         )
     return loader
@@ -164,9 +177,6 @@ def _seed(rkg: Rkg) -> tuple[int, ...]:
         )
     key = rkg()
     if not isinstance(getattr(key, "dtype", np.dtype("uint32")), np.dtype):
-        # A typed JAX key, of a dtype that NumPy does not know. Imported here because nothing else
-        # in this package needs JAX.
-        import jax
-
+        # a typed key, of a dtype that NumPy does not know
         key = jax.random.key_data(key)
     return tuple(int(word) for word in np.ravel(np.asarray(key)))

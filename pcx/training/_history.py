@@ -20,14 +20,13 @@ class Table:
     def __init__(self, columns: Mapping[str, Sequence[float]] | None = None):
         self.columns: dict[str, list[float]] = {k: list(v) for k, v in (columns or {}).items()}
 
-    def add(self, row: Mapping[str, float]) -> None:
-        """Append a row."""
+    def add(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Append rows."""
         size = len(self)
-        for name, value in row.items():
-            self.columns.setdefault(name, [math.nan] * size).append(value)
-        for column in self.columns.values():
-            if len(column) == size:
-                column.append(math.nan)
+        for name in dict.fromkeys(name for row in rows for name in row):
+            self.columns.setdefault(name, [math.nan] * size)
+        for name, column in self.columns.items():
+            column += [row.get(name, math.nan) for row in rows]
 
     def __len__(self) -> int:
         return max(map(len, self.columns.values()), default=0)
@@ -67,13 +66,17 @@ class History:
 
     def add_epoch(self, row: Mapping[str, float]) -> None:
         """Append the numbers of an epoch."""
-        self._epochs.add({"epoch": len(self) + 1, **row})
+        self._epochs.add([{"epoch": len(self) + 1, **row}])
 
-    def add_batch(self, row: Mapping[str, float], energies: np.ndarray | None = None) -> None:
-        """Append the numbers of a batch, and the energies recorded during its inference."""
-        self._batches.add(row)
-        if energies is not None:
-            self.inference.append(np.asarray(energies))
+    def add_batches(
+        self,
+        epoch: int,
+        rows: Sequence[Mapping[str, float]],
+        energies: Sequence[np.ndarray] = (),
+    ) -> None:
+        """Append the numbers of batches, and the energies recorded during their inference."""
+        self._batches.add([{"epoch": epoch, **row} for row in rows])
+        self.inference += [np.asarray(recorded) for recorded in energies]
 
     def __len__(self) -> int:
         """Number of epochs."""

@@ -16,8 +16,18 @@ def state_of(algorithm: Any) -> dict[str, Any]:
     return {**dict(named_params(algorithm)), RKG_PATH: RKG.key}
 
 
-def _copy(value: Any) -> Any:
-    return jax.tree_util.tree_map(lambda x: jnp.copy(x) if isinstance(x, jax.Array) else x, value)
+@jax.jit
+def _copies(leaves: list[Any]) -> list[Any]:
+    return [jnp.copy(leaf) for leaf in leaves]
+
+
+def _copy(values: Any) -> Any:
+    """Copies of all arrays of a pytree, made in one call: one by one they would cost more than the
+    steps between two snapshots of a small model."""
+    leaves, tree = jax.tree_util.tree_flatten(values)
+    arrays = iter(_copies([leaf for leaf in leaves if isinstance(leaf, jax.Array)]))
+    copied = [next(arrays) if isinstance(leaf, jax.Array) else leaf for leaf in leaves]
+    return jax.tree_util.tree_unflatten(tree, copied)
 
 
 class Snapshot:
@@ -26,9 +36,11 @@ class Snapshot:
     """
 
     def __init__(self, algorithm: Any):
-        self._values = {path: _copy(param.get()) for path, param in state_of(algorithm).items()}
+        state = state_of(algorithm)
+        self._values = _copy({path: param.get() for path, param in state.items()})
 
     def restore(self, algorithm: Any) -> None:
         """Put the state back."""
+        values = _copy(self._values)
         for path, param in state_of(algorithm).items():
-            param.set(_copy(self._values[path]))
+            param.set(values[path])

@@ -8,17 +8,24 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import numpy as np
 
+from ..data._samples import sample_count
 from ..utils import Optim
-from . import _batches
+from . import _batches, _calls
 from ._callbacks import Callback
 from ._checkpoint import Checkpoint, load_callbacks, load_checkpoint
 from ._epoch import Epoch, Hooks, means
+from ._fetch import fetch
 from ._history import History
+from ._interrupt import Interrupts
 from ._metrics import accuracy
 from ._progress import Progress
 
 NO_ALGORITHM = """Trainer takes an algorithm, such as `pxa.PC(model)`; {got!r} lacks {lacking} (see \
 `pxt.Trainable`)."""
+
+BEFORE_EACH = """steps_per_call={k} takes {k} training steps in one compiled call, so nothing can be done \
+before each of them, and {cls}.on_batch_start asks for that. Leave out `steps_per_call=`, or move what it \
+does to `on_batch_end`, which is called for each batch after the call, or to `on_epoch_start`."""
 
 
 @runtime_checkable
@@ -74,7 +81,8 @@ class Trainer:
         progress: show tqdm bars on a terminal, or else a line for each epoch; False for neither.
         metrics: `{name: f(prediction, y) -> one number per sample}`. None for those of the
             algorithm; if it has none, and targets are one-hot vectors, `{"accuracy":
-            pxt.accuracy}`.
+            pxt.accuracy}`. For several heads prediction and target are tuples: `{"accuracy": lambda
+            p, y: pxt.accuracy(p[0], y[0])}`.
         classes: turn integer targets into one-hot vectors of this length.
         schedule: the schedule that the weight optimiser was made with, to note the learning rate in
             the history. Not needed with `optax.inject_hyperparams`.
@@ -117,9 +125,12 @@ class Trainer:
         schedule: Callable[[Any], Any] | None = None,
         log_every: int | None = None,
         diagnose: bool = True,
+        steps_per_call: int = 1,
+        augment: Callable[[Any, Any], Any] | None = None,
     ):
-        if log_every is not None and log_every < 1:
-            raise ValueError(f"Trainer: log_every must be at least 1, got {log_every}")
+        for name, value in (("log_every", log_every), ("steps_per_call", steps_per_call)):
+            if value is not None and value < 1:
+                raise ValueError(f"Trainer: {name} must be at least 1, got {value}")
         self.algorithm = algorithm
         if not isinstance(algorithm, Trainable):
             names = (*Trainable.__annotations__, *vars(Trainable))
@@ -136,6 +147,14 @@ class Trainer:
             algorithm.metrics = dict(metrics)
         self.classes, self.schedule = classes, schedule
         self.log_every, self.diagnose = log_every, diagnose
+        self.steps_per_call = _calls.usable(steps_per_call, algorithm)
+        if self.steps_per_call > 1:
+            for callback in self.callbacks:
+                if type(callback).on_batch_start is not Callback.on_batch_start:
+                    cls = type(callback).__name__
+                    raise ValueError(BEFORE_EACH.format(k=steps_per_call, cls=cls))
+        self.augment = augment
+        self.augmented = None if augment is None else _calls.augmented(augment)
         self._reset(None, 0, None)
 
     def _reset(self, batches: Any, epochs: int, steps_per_epoch: int | None) -> None:
@@ -147,6 +166,8 @@ class Trainer:
         self.batches_per_epoch = _batches.length(batches, steps_per_epoch)
         self.stopping = self.interrupted = self.prepared = False
         self.first_energy: float | None = None
+        # what one epoch leaves to the next: the data on the device
+        self.kept: dict[str, Any] = {}
 
     def stop(self) -> None:
         """End training after the present epoch."""
@@ -175,29 +196,34 @@ class Trainer:
         Returns:
             What happened. Also in `self.history`, if training is broken off.
 
+        Ctrl-C ends training between two steps: model, optimiser, `step` and history agree, bars are
+        closed, and `fit` can be called again. A second Ctrl-C, two seconds later, is obeyed at once.
+
         Raises:
             Diverged: an energy or metric became infinite or NaN.
             ValueError, TypeError: the batches cannot be used.
         """
-        self._reset(train_batches, epochs, steps_per_epoch)
-        saved = None if resume is False else self._load(resume)
-        hooks = Hooks(self)
-        recording = self.algorithm.record
-        if hooks.on_inference_step:
-            self.algorithm.record = True
-        try:
-            hooks.call("on_train_start")
-            if saved is not None:
-                load_callbacks(self, saved)
-            while self.epoch < epochs and not self.stopping:
-                Epoch(self, hooks).run(val)
-        except BaseException:
-            self.interrupted = True
-            raise
-        finally:
-            if hooks.on_inference_step:
+        with Interrupts() as interrupts:
+            self._reset(train_batches, epochs, steps_per_epoch)
+            saved = None if resume is False else self._load(resume)
+            hooks, recording = Hooks(self), self.algorithm.record
+            try:
+                if hooks.of["on_inference_step"]:
+                    self.algorithm.record = True
+                hooks.call("on_train_start")
+                if saved is not None:
+                    load_callbacks(self, saved)
+                interrupts.release()
+                while self.epoch < epochs and not self.stopping:
+                    Epoch(self, hooks, interrupts).run(val)
+            except BaseException:
+                self.interrupted = True
+                raise
+            finally:
+                interrupts.busy = True
                 self.algorithm.record = recording
-            hooks.call("on_train_end")
+                self.kept.clear()
+                hooks.end()
         return self.history
 
     def _load(self, resume: bool | str | Path) -> dict[str, Any] | None:
@@ -241,26 +267,25 @@ class Trainer:
                 sizes.append(size)
         if not rows:
             raise _batches.nothing(batches, what, epoch)
-        return means(jax.device_get(rows), sizes)
+        return means(fetch(rows), sizes)
 
     def predict(self, x: Any, batch_size: int | None = None) -> Any:
         """Predictions for any number of inputs.
 
         Args:
-            x: `(n, *event)`.
+            x: `(n, *event)`, or a tuple or dict of such arrays.
             batch_size: go through them in batches of this size; None for all at once.
 
         Returns:
             `(n, *event)`; a NumPy array if there were several batches.
         """
+        samples = sample_count("predict", x=x)
         with self._evaluating():
-            if batch_size is None or len(x) <= batch_size:
+            if batch_size is None or samples <= batch_size:
                 return self.algorithm.predict(x)
-            parts = [
-                self.algorithm.predict(x[start : start + batch_size])
-                for start in range(0, len(x), batch_size)
-            ]
-        return np.concatenate(jax.device_get(parts))
+            slices = [slice(s, s + batch_size) for s in range(0, samples, batch_size)]
+            parts = [self.algorithm.predict(_calls.take(x, part)) for part in slices]
+        return jax.tree_util.tree_map(lambda *p: np.concatenate(p), *jax.device_get(parts))
 
     @contextlib.contextmanager
     def _evaluating(self) -> Iterator[None]:

@@ -113,8 +113,8 @@ def test_recorded_energies_are_averaged_over_the_epoch():
 
 def test_recording_may_begin_late():
     history = pxt.History()
-    history.add_batch({"epoch": 1, "energy": 1.0})
-    history.add_batch({"epoch": 1, "energy": 1.0}, np.ones((2, 1)))
+    history.add_batches(1, [{"energy": 1.0}])
+    history.add_batches(1, [{"energy": 1.0}], [np.ones((2, 1))])
     history.add_epoch({"energy": 1.0})
     np.testing.assert_array_equal(history.inference_energies(), np.ones((2, 1)))
 

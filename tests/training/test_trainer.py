@@ -1,6 +1,5 @@
 """The trainer on an algorithm that is not part of pcx, against loops written out by hand."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -10,6 +9,7 @@ import pcx as px
 import pcx.data
 import pcx.predictive_coding as pxc
 import pcx.training as pxt
+from pcx.training._fetch import fetch
 from tests.training.helpers import LeastSquares, regression
 
 
@@ -141,23 +141,35 @@ def test_metrics_of_the_trainer_go_to_the_algorithm():
     assert history.last("error") == pytest.approx((y**2).mean())
 
 
-def test_steps_do_not_wait_for_the_device(monkeypatch):
-    fetches = []
-    get = jax.device_get
-    monkeypatch.setattr(jax, "device_get", lambda x: fetches.append(len(x)) or get(x))
+@pytest.fixture
+def fetches(monkeypatch):
+    """How many batches each wait for the device brought."""
+    counts = []
+
+    def counting(logs):
+        counts.append(len(logs))
+        return fetch(logs)
+
+    monkeypatch.setattr("pcx.training._epoch.fetch", counting)
+    return counts
+
+
+def test_steps_do_not_wait_for_the_device(fetches):
     x, y = regression(120)
     quiet(LeastSquares(), log_every=25).fit(pxt.batches(x, y, 2), epochs=1)
     assert fetches == [25, 25, 10]
 
 
-def test_values_come_at_the_latest_after_a_hundred_batches(monkeypatch):
-    fetches = []
-    get = jax.device_get
-    monkeypatch.setattr(jax, "device_get", lambda x: fetches.append(len(x)) or get(x))
+@pytest.mark.parametrize(
+    ("room", "counts"), [(0, [100, 20]), (110 * 40, [110, 10]), (2**24, [120])]
+)
+def test_as_many_batches_wait_as_there_is_room_for(fetches, monkeypatch, room, counts):
     monkeypatch.setattr("pcx.training._epoch.SECONDS", 1e9)
+    monkeypatch.setattr("pcx.training._epoch.BYTES", room)
     x, y = regression(240)
+    # a batch has 2 * (3 + 2) numbers of 4 bytes
     quiet(LeastSquares()).fit(pxt.batches(x, y, 2), epochs=1)
-    assert fetches == [100, 20]
+    assert fetches == counts
 
 
 # what batches may be
