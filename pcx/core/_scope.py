@@ -16,9 +16,12 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 try:
-    from jax.extend.core import get_opaque_trace_state as current_trace
+    from jax.extend.core import get_opaque_trace_state as _trace_state
 except ImportError:  # before JAX 0.8
-    from jax.core import get_opaque_trace_state as current_trace
+    from jax.core import get_opaque_trace_state as _trace_state
+
+# which trace of JAX is running; compared with `==`
+current_trace = _trace_state
 
 # the trace outside of any transform
 with jax.ensure_compile_time_eval():
