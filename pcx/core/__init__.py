@@ -26,7 +26,6 @@ from ._random import uncommitted as uncommitted
 from ._scope import Scope as Scope
 from ._scope import check_call as check_call
 from ._scope import check_write as check_write
-from ._scope import current_trace as current_trace
 from ._scope import has_tracer as has_tracer
 from ._scope import in_unknown_trace as in_unknown_trace
 from ._scope import locate as locate

@@ -136,7 +136,11 @@ class Content:
         content = []
         if isinstance(own, dict):
             self.objects.append(value)
-            content.append(self._dict(own))
+            self.containers.append(own)
+            # what a dataclass leaves out of its comparison is no setting
+            fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+            notes = {field.name for field in fields if not field.compare}
+            content.append(tuple((k, self.of(v)) for k, v in own.items() if k not in notes))
         if slots:
             self.seen_whole = False
             content.append(self.all(getattr(value, name, None) for name in slots))

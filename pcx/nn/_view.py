@@ -37,6 +37,8 @@ class View:
         if name == "_module":  # while it is being copied
             raise AttributeError(name)
         value = getattr(self._module, name)
+        if isinstance(value, bool) and not _is_setting(self._module, name):
+            return value  # a mask tree has True and False where the params were
         return _shown(value) if name in vars(self._module) else value
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -68,6 +70,12 @@ class View:
 
     def __repr__(self) -> str:
         return repr(self._module)
+
+
+def _is_setting(module: Any, name: str) -> bool:
+    """Whether a field was declared as a boolean."""
+    field = getattr(type(module), "__dataclass_fields__", {}).get(name)
+    return field is not None and field.type in (bool, "bool")
 
 
 def _flatten(view: View) -> tuple[list[Any], Any]:
