@@ -133,7 +133,7 @@ class Content:
                 self.seen_whole = False
                 return ById(value)
             return value
-        content = []
+        content: list[Hashable] = []
         if isinstance(own, dict):
             self.objects.append(value)
             self.containers.append(own)
