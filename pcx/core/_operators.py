@@ -1,6 +1,6 @@
 """The array operators that `Param` forwards, from one table.
 
-Binary and comparison operators unwrap both sides and give plain arrays; the in-place form updates
+Binary and comparison operators unwrap both sides and return plain arrays; the in-place form updates
 the cell and returns it, so `model.w -= lr * g` keeps the object that masks and optimisers know.
 """
 
@@ -49,7 +49,7 @@ def install_operators(cls: type, unwrap: Callable[[Any], Any]) -> None:
     Args:
         cls: a class with `_read()`, `_operand(name)` (the value, or an error if there is none) and
             `set(value)`.
-        unwrap: gives the value of a param, and anything else as it is.
+        unwrap: returns the value of a param, and anything else as it is.
     """
 
     def add(name: str, method: Callable[..., Any]) -> None:

@@ -147,8 +147,8 @@ class Param(DynamicParam, _Operators):
     """A mutable cell around an array (or any pytree).
 
     Arithmetic, comparison, indexing, `len`, iteration, `float`, `@` and unknown attributes go to
-    the array and give arrays; in-place operators (and `p[i] = x`) update the cell and keep the
-    object. A param can be handed to `jnp` functions as it is.
+    the array and return arrays; in-place operators (and `p[i] = x`) update the cell and keep the
+    object. A param can be passed to `jnp` functions as it is.
 
     Args:
         value: an array or pytree; None for "no value yet". Another param is unwrapped.

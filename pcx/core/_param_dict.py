@@ -1,4 +1,4 @@
-"""`ParamDict`, a dictionary in a param, and `ParamCache`, the mark of temporaries."""
+"""`ParamDict`, a dictionary in a param, and `ParamCache`, which marks temporary values."""
 
 from collections.abc import Iterator
 from typing import Any, Self

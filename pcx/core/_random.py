@@ -39,7 +39,7 @@ def uncommitted(key: Any) -> Any:
 
 
 class RandomKeyGenerator(BaseModule):
-    """Gives a fresh JAX key at every call; its state is the param `key`.
+    """Returns a fresh JAX key at every call; its state is the param `key`.
 
     Under a tracked transform the state travels with the arguments: a jitted function draws new
     numbers at every call, and each mapped element of a `pxf.vmap` has its own stream.
@@ -70,7 +70,7 @@ class RandomKeyGenerator(BaseModule):
                 does not track the generator.
         """
         if n is not None and n < 0:
-            raise ValueError(f"rkg(n) gives n >= 0 keys, got n = {n}")
+            raise ValueError(f"rkg(n) returns n >= 0 keys, got n = {n}")
         if _scope.state.scope is not None:
             return self._draw(n)  # the state is that of the running transform, in this thread alone
         with RKG_LOCK:

@@ -70,7 +70,7 @@ class Cond(Switch):
 def cond(true_fun: Callable[..., Any], false_fun: Callable[..., Any]) -> Cond:
     """Run one of two functions. Called as `cond(f, g)(pred, *args, **kwargs)`.
 
-    Both must give results of one structure, and leave each param in the form in which it came.
+    Both must return results of one structure, and leave each param with its structure, shape and dtype.
 
     Example:
         >>> import jax.numpy as jnp, pcx as px, pcx.functional as pxf

@@ -12,7 +12,7 @@ from ..core import RKG, BaseModule, DynamicParam
 from ._leaves import LEAF, all_dynamic, is_array, is_dynamic, is_param
 from ._walk import Unrememberable, Walk
 
-ARRAY = -1  # slot of a plain array: data, but changes to it are not carried out
+ARRAY = -1  # slot of a plain array: data, but changes to it do not reach the caller
 STATIC = -2  # slot of any other leaf
 
 _NOTHING = jax.tree_util.tree_structure(None)

@@ -259,7 +259,7 @@ def _shift(argnums: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _split(own: list[Any], chosen: tuple[bool, ...] | None) -> tuple[list[Any], list[Any]]:
-    """The arrays to give away, and the others; `own` is empty afterwards if it is neither."""
+    """The arrays to give away, and the others; `own` is empty afterwards unless it is returned."""
     if chosen is None:
         return own, []
     given = [value for value, wanted in zip(own, chosen, strict=True) if wanted]

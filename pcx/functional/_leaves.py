@@ -120,7 +120,7 @@ jax.tree_util.register_pytree_node(
 
 
 def with_statics(value: Any) -> Any:
-    """`value` if all its leaves are data, else a `WithStatics` that carries it."""
+    """`value` if all its leaves are data, else a `WithStatics` that holds it."""
     leaves, treedef = tree_flatten(value)
     if all(is_dynamic(leaf) for leaf in leaves):
         return value

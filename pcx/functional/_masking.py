@@ -36,7 +36,7 @@ def read_mask(
         mask: a mask for all kwargs, or a dict from kwarg name (or tuple of names) to a mask, a
             single value, or a mask tree of the same structure.
         kwargs: the keyword arguments of the call.
-        structure: what `collect(kwargs)` gave.
+        structure: what `collect(kwargs)` returned.
         values: (rejected, selected) for masks that carry no values of their own.
     """
     params: dict[int, Any] = {}

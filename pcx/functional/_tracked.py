@@ -2,7 +2,7 @@
 
 Every transform does the same four things:
 
-1. `collect(kwargs)` walks the keyword arguments (see `_collect.py`). It gives a `Structure`
+1. `collect(kwargs)` walks the keyword arguments (see `_collect.py`). It returns a `Structure`
    (static), the caller's own `Param` objects, each once however often it is reached, and their
    arrays, flat.
 2. Inside the transform `structure.run(...)` rebuilds fresh copies from the (traced) arrays, runs
@@ -109,7 +109,7 @@ class Structure:
         return result, updates
 
     def _refuse_replaced(self, name: str, kwargs: Any, params: list[DynamicParam]) -> None:
-        """Raise if the body put something else where a param was: that could not be carried out."""
+        """Raise if the body put something else where a param was: the caller would not see it."""
         there = set(map(id, jax.tree_util.tree_leaves(kwargs, is_leaf=is_param)))
         gone = {i for i, param in enumerate(params) if i and id(param) not in there}
         if not gone:
@@ -136,7 +136,7 @@ class Structure:
 
 
 REPLACED = """{title}: `{where}` was replaced by another object inside the transform; only what is \
-written *into* a param is carried out to the caller. Write `{where}.set(...)`, or an in-place \
+written *into* a param reaches the caller. Write `{where}.set(...)`, or an in-place \
 operator such as `{where} -= ...` (not `{where} = {where} - ...`)"""
 
 
@@ -150,8 +150,8 @@ def collect(
     """The structure of keyword arguments, the caller's params, and all arrays, flat.
 
     Args:
-        title: the transform, which params may not enter inside one of JAX's own that compiles;
-            None for a pure function.
+        title: the transform, which is refused params inside one of JAX's own that compiles; None
+            for a pure function.
     """
     parts = take_apart(kwargs)
     if title is not None:
@@ -183,7 +183,7 @@ def write_back(params: Sequence[Any], new: dict[int, Any]) -> None:
     """Store what a transform changed in the caller's own params: all of it, or nothing."""
     unknown = core.in_unknown_trace()
     if unknown or core.scope_state.scope is not None:
-        # an inner transform may have been handed objects that the outer one does not track
+        # an inner transform may have got objects that the outer one does not track
         for index, value in new.items():
             param = params[index]
             core.check_write(param._scope, value, param)

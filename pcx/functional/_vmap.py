@@ -24,14 +24,14 @@ vode still holds the states of a batch of another size, initialise them in this 
 (`with pxu.step(model, pxc.STATUS.INIT, clear_params=pxc.VodeParam.Cache): ...`) before they are \
 used, or declare a mask that does not map them"""
 
-UNMAPPED = """{title}: the function gives a result, or writes a value, that differs for each \
+UNMAPPED = """{title}: the function returns or writes a value that differs for each \
 mapped element, but the corresponding axis is None. If it writes to a param, map that param too \
 (for vodes: `pxu.M(pxc.VodeParam | pxc.VodeParam.Cache).to((None, 0))`); if it returns it, give \
 out_axes an axis, or reduce it with `jax.lax.psum`. Params not mapped: {names}"""
 
 NO_SUCH_AXIS = """{title}: {name} is to be mapped along axis {axis}, but its shape is {shape}"""
 
-PREFIX = """{title}: in_axes gives {prefix!r} for {name}, whose structure is another one"""
+PREFIX = """{title}: in_axes has {prefix!r} for {name}, which has another structure"""
 
 ARITY = """{title}: in_axes has {n} entries for {args} positional arguments; give one axis (or \
 None) for each positional argument"""

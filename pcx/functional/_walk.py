@@ -65,7 +65,7 @@ class Walk:
         self._dicts = [d for d in self._dicts if d]
         self._names = list(chain.from_iterable(self._dicts))
         self._children = list(self._content())
-        # its class is compared by whom it remembers
+        # `_Memory` compares its class
         self._objects = [x for x in self._objects if x is not root]
         self._types = list(map(type, self._objects))
         self._codes = list(map(CODE, self._functions))

@@ -45,7 +45,7 @@ def test_any_number_of_keys_can_be_asked_for(n):
 def test_a_negative_number_is_refused_and_draws_nothing():
     rkg = px.RandomKeyGenerator(0)
     before = data(rkg.key.get())
-    with pytest.raises(ValueError, match=r"rkg\(n\) gives n >= 0 keys, got n = -1"):
+    with pytest.raises(ValueError, match=r"rkg\(n\) returns n >= 0 keys, got n = -1"):
         rkg(-1)
     np.testing.assert_array_equal(data(rkg.key.get()), before)
 

@@ -1,4 +1,4 @@
-"""Writing a traced value where it cannot be carried out is refused where it happens."""
+"""Writing a traced value where the caller would not see it is refused where it happens."""
 
 import re
 
@@ -275,7 +275,7 @@ def test_a_param_that_is_replaced_instead_of_written_is_refused(name, kind):
     }
     match = (
         r"`model.w` was replaced by another object inside the transform; only what is written "
-        r"\*into\* a param is carried out to the caller. Write `model.w.set\(...\)`, or an in-place"
+        r"\*into\* a param reaches the caller. Write `model.w.set\(...\)`, or an in-place"
     )
     with pytest.raises(RuntimeError, match=match):
         run[name]()

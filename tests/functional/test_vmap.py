@@ -298,7 +298,7 @@ def test_many_sizes_are_shown_in_part():
 
 def test_a_written_param_that_is_not_mapped_is_an_error_naming_those_not_mapped():
     match = (
-        r"the function gives a result, or writes a value, that differs for each mapped element, but "
+        r"the function returns or writes a value that differs for each mapped element, but "
         r"the corresponding axis is None.*Params not mapped: `model.w`"
     )
     model = Model()
@@ -329,7 +329,7 @@ def test_an_axis_that_is_not_there_is_an_error():
 
 def test_in_axes_of_another_structure_are_an_error():
     with pytest.raises(
-        ValueError, match=r"in_axes gives .* for positional argument 0, whose struct"
+        ValueError, match=r"in_axes has .* for positional argument 0, which has another struct"
     ):
         pxf.vmap({}, in_axes=({"y": 0},))(lambda x: x)({"x": X})
 
