@@ -86,6 +86,14 @@ def test_a_mask_tree_is_a_module_that_can_be_edited_without_changing_the_model()
     assert net.vodes[0].h.shape == (3,)
 
 
+def test_the_values_of_a_mask_are_in_place_of_the_params_of_a_layer_too():
+    mask = pxu.M(pxc.VodeParam).to((False, True))(Net())
+    assert mask.layer.nn.weight is False
+    everything = pxu.M(None).to((False, True))(Net())
+    assert everything.layer.nn.weight is True
+    assert everything.layer.nn.bias is True
+
+
 def test_an_edited_mask_tree_says_what_gets_a_gradient():
     net = Net()
     mask = pxu.M(None).to((False, False))(net)
