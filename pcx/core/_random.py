@@ -27,6 +27,8 @@ class RandomKey(Param):
     """The state of a generator. `pxf.vmap` gives each mapped element its own."""
 
     __slots__ = ()
+    # whether `pxf.vmap` splits it for its elements even where no mask maps it
+    per_element = False
 
 
 def uncommitted(key: Any) -> Any:

@@ -74,7 +74,13 @@ class Vmap(Transform):
             i for i, spec in enumerate(structure.specs) if issubclass(spec.cls, core.RandomKey)
         ]
         own = [
-            i for i in generators if i == 0 or (axes[i] is not None and _is_key(params[i]._value))
+            i
+            for i in generators
+            if i == 0
+            or (
+                (axes[i] is not None or structure.specs[i].cls.per_element)
+                and _is_key(params[i]._value)
+            )
         ]
         for i in own:
             axes[i] = None
@@ -209,7 +215,9 @@ def _without(
 
 
 def _is_key(value: Any) -> bool:
-    """Whether this is one key, not a batch of them."""
+    """Whether this is one key, not a batch of them and not empty."""
+    if value is None:
+        return False
     typed = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
     return jnp.ndim(value) == (0 if typed else 1)
 

@@ -104,3 +104,4 @@ class HeldKey(RandomKey):
     """The random key of a layer with `hold=True`: empty outside of `training_batch`."""
 
     __slots__ = ()
+    per_element = True

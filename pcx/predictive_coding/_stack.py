@@ -151,7 +151,7 @@ class Stack(EnergyModule):
             if not isinstance(param, LayerParam | RandomKey):
                 param.set(value)
             elif isinstance(param, RandomKey) and not isinstance(param, HeldKey):
-                param.set(jax.random.split(param.get(), self.n + 1)[0])
+                param.set(value[0])
         return states, predictions
 
     def __repr__(self) -> str:
@@ -165,7 +165,7 @@ def _apply(x: Any, *, block: Any) -> Any:
 def _per_layer(param: Any, n: int) -> Any:
     """The values of a param, one for each layer; of a random key as `pxf.vmap` splits it."""
     if isinstance(param, RandomKey) and param.get() is not None:
-        return jax.random.split(param.get(), n + 1)[1:]
+        return jax.random.split(param.get(), n)
     return param._value
 
 

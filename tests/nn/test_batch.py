@@ -190,8 +190,8 @@ def test_a_plain_set_is_kept():
 
 
 def masks(key, n, size=40, p=0.5):
-    """What dropout makes of ones, for each sample: `pxf.vmap` splits a key into one more."""
-    keys = jax.random.split(key, n + 1)[1:]
+    """What dropout makes of ones, for each sample: `pxf.vmap` splits the key."""
+    keys = jax.random.split(key, n)
     keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1 - p, (size,)))(keys)
     return jnp.where(keep, 1 / (1 - p), 0.0)
 
