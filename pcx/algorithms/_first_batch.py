@@ -63,7 +63,9 @@ def before_first(algorithm: Any, x: Any, y: Any) -> float | None:
         return UNCLAMPED
     # a learning energy of one's own is not the one that inference descends
     comparable = algorithm.descends and getattr(type(algorithm).learning_energy, "lazy_safe", False)
-    if not (comparable and algorithm.T) or algorithm.solver is not None:
+    # inference from other states than the forward pass's does not start at that pass's energy
+    forward = algorithm.init == "forward" and algorithm.solver is None
+    if not (comparable and forward and algorithm.T):
         return None
     return float(jnp.mean(_untouched(algorithm, lambda: algorithm.energy(x, y, T=0))))
 

@@ -44,6 +44,11 @@ class Scope:
         self.name, self.trace, self.outer = name, trace, outer
         self.key: Any = None
 
+    @classmethod
+    def now(cls, name: str) -> "Scope":
+        """A scope of the trace of JAX that runs now."""
+        return cls(name, current_trace())
+
 
 class _State(threading.local):
     scope: Scope | None = None

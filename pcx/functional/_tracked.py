@@ -22,7 +22,6 @@ from jax.tree_util import tree_flatten, tree_unflatten
 
 from .. import core
 from ..core import DynamicParam
-from ..core._scope import current_trace
 from ._collect import ARRAY, Parts, take_apart
 from ._leaves import LEAF, ParamSpec, WithStatics, is_array, is_param, with_statics
 
@@ -92,7 +91,7 @@ class Structure:
             name: shown in error messages.
             full: report every param as changed (loops need the same output each time).
         """
-        outer, scope = core.scope_state.scope, core.Scope(name, current_trace())
+        outer, scope = core.scope_state.scope, core.Scope.now(name)
         try:
             core.scope_state.scope = scope
             kwargs, params = self.rebuild(values)
