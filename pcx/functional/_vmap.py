@@ -78,7 +78,7 @@ class Vmap(Transform):
             for i in generators
             if i == 0
             or (
-                (axes[i] is not None or structure.specs[i].cls.per_element)
+                (axes[i] is not None or getattr(structure.specs[i].cls, "per_element", False))
                 and _is_key(params[i]._value)
             )
         ]

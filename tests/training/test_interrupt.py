@@ -48,7 +48,8 @@ def assert_consistent(trainer, progress, ends, exactly=True):
     noted = len(history.batch.get("energy", []))
     off = 0 if exactly else 1
     assert abs(taken - trainer.step) <= off
-    assert noted == trainer.step or (not exactly and noted < trainer.step)
+    # an exception that nothing can hold back may fall between the two lines that note a step
+    assert noted == trainer.step or (not exactly and noted <= trainer.step + 1)
     assert abs(len(history) - trainer.epoch) <= off
 
 
