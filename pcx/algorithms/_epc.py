@@ -19,12 +19,17 @@ from ..utils import step as phase
 from ._base import SOLVER
 from ._energies import AXIS, BATCHED, CACHE, batched
 from ._gradient import gradient, grads_of
-from ._lazy import is_additive
+from ._lazy import is_additive, propagate
 from ._loop import Record
 from ._pc import PC
 
 NOT_A_SUM = """EPC(step="scaled") measures its step from the energies of the vodes, so the model's \
 energy must be their sum; {model} has an `energy` of its own. Use step="fixed"."""
+
+NOT_FEED_FORWARD = """{cls}: `{who}` depends on the state of `{node}` from before `{node}` was predicted in this \
+pass: a lateral or cyclic connection, or a state kept from the step before. Inference on the errors \
+needs states that follow from the errors by one forward pass. Use PC or IPC, or read the state that \
+calling the node returns."""
 
 
 class EPC(PC):
@@ -102,6 +107,9 @@ class EPC(PC):
         """States to errors, T steps on the errors, and back; in place."""
         model = self.model
         to_errors(x, y, model, zero=self.init == "forward")
+        if (found := find_early_read(x, y, model)) is not None:
+            who, node = (self.vode_names[k] for k in found)
+            raise ValueError(NOT_FEED_FORWARD.format(cls=type(self).__name__, who=who, node=node))
         if not self.distance:
             record = super().infer_states(x, y, **watch)
         else:
@@ -171,6 +179,31 @@ def to_states(x: Any, y: Any, model: Any) -> None:
         _states(x, y, model=model)
 
 
+def find_early_read(x: Any, y: Any, model: Any) -> tuple[int, int] | None:
+    """The numbers of a vode and of one whose state it depends on from before that was predicted.
+
+    Only traced: beside the errors, the pass gets the states as they are before it, and nothing may
+    depend on those.
+    """
+    free = [k for k, v in enumerate(vodes(model)) if not v.is_frozen and v.h.get() is not None]
+    with phase(model, clear_params=(CACHE, CACHE)):
+        run = pure(_predictions_from, model=model)
+        before = [vodes(model)[k].h.get() for k in free]
+        predicted: list[bool] = []
+
+        def predictions(before: Any) -> Any:
+            found = run(before, x, y)
+            predicted[:] = [u is not None for u in found]
+            return found
+
+        jaxpr = jax.make_jaxpr(predictions)(before).jaxpr
+    masks = propagate(jaxpr, [1 << k if predicted[k] else 0 for k in free], [])
+    for k, mask in zip([k for k, known in enumerate(predicted) if known], masks, strict=True):
+        if mask:
+            return k, mask.bit_length() - 1
+    return None
+
+
 def curvature(x: Any, y: Any, model: Any, direction: list[jax.Array]) -> jax.Array:
     """Gauss-Newton curvature of the energy along a direction in the errors, shape (batch,).
 
@@ -193,8 +226,12 @@ def curvature(x: Any, y: Any, model: Any, direction: list[jax.Array]) -> jax.Arr
     return jax.jvp(slope, (zero,), (jnp.ones_like(zero),))[1]
 
 
-def _unroll(x: Any, y: Any, model: Any) -> None:
-    """Call the model with h := u + error for each free vode, whose `h` holds the error."""
+def _unroll(x: Any, y: Any, model: Any, before: list[Any] | None = None) -> None:
+    """Call the model with h := u + error for each free vode, whose `h` holds the error.
+
+    With `before`, that is what each free vode's `h` holds until its prediction comes.
+    """
+    free = free_states(model)
     # one node may be held as several objects here, which share their param
     for module in energy_modules(model):
         vode = module.vode if isinstance(module, Stack) else module
@@ -206,6 +243,8 @@ def _unroll(x: Any, y: Any, model: Any) -> None:
             config = vode._config.get()
             ruleset = _with_error(config.ruleset, vode.h.get())
             vode._config = static(replace(config, ruleset=ruleset))
+    for h, value in zip(free, before or [], strict=before is not None):
+        h.set(value)
     model(x, y)
 
 
@@ -242,6 +281,12 @@ def _states(x: Any, y: Any, *, model: Any) -> None:
 @batched
 def _predictions(x: Any, y: Any, *, model: Any) -> Any:
     model(x, y)
+    return [vode.get("u") for vode in vodes(model)]
+
+
+@vmap(BATCHED, in_axes=(0, 0, 0), axis_name=AXIS)
+def _predictions_from(before: list[Any], x: Any, y: Any, *, model: Any) -> Any:
+    _unroll(x, y, model, before)
     return [vode.get("u") for vode in vodes(model)]
 
 

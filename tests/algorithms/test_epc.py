@@ -11,7 +11,7 @@ import pcx.models as pxm
 import pcx.nn as pxnn
 import pcx.predictive_coding as pxc
 from pcx.algorithms import conformance
-from pcx.core import named_params
+from pcx.core import named_params, static
 from tests.algorithms.networks import Block, Network, float64, states, weights
 from tests.oracles import backprop, epc, linear, pc
 from tests.oracles.energy import CE, SQUARED
@@ -371,3 +371,44 @@ def test_bad_arguments_are_refused():
 
     with pytest.raises(ValueError, match="Own has an `energy` of its own"):
         pxa.EPC(Own(net), step="scaled")
+
+
+class Connected(pxc.EnergyModule):
+    """Two hidden nodes; a state is read before the pass predicts it: a node's own, or a later one's."""
+
+    def __init__(self, read):
+        self.layers = [pxnn.Linear(3, 3) for _ in range(2)] + [pxnn.Linear(3, 2)]
+        self.nodes = [pxc.Vode((3,)), pxc.Vode((3,)), pxc.Vode((2,))]
+        self.nodes[-1].h.frozen = True
+        self.read = static(read)
+
+    def __call__(self, x, y=None):
+        a, b, out = self.nodes
+        early = {"own": a, "later": b, "kept": a}.get(self.read.get())
+        early = None if early is None else early.get("h")
+        early = jnp.zeros(3) if early is None else early
+        kept = self.read.get() == "kept"
+        h = a(self.layers[0](x) + (0.0 if kept else 0.3 * early))
+        # the state of the step before, used after the node was predicted
+        h = b(self.layers[1](h) + (0.3 * early if kept else 0.0))
+        u = self.layers[2](h)
+        out(u)
+        if y is not None:
+            out.set("h", y)
+        return u
+
+
+@pytest.mark.parametrize(
+    ("read", "who", "node"),
+    [
+        ("own", r"nodes\[0\]", r"nodes\[0\]"),
+        ("later", r"nodes\[0\]", r"nodes\[1\]"),
+        ("kept", r"nodes\[1\]", r"nodes\[0\]"),
+    ],
+)
+def test_a_state_read_before_it_is_predicted_is_refused_by_name(read, who, node):
+    x, y = jnp.ones((4, 3)), jnp.eye(2)[jnp.arange(4) % 2]
+    with pytest.raises(ValueError, match=f"`{who}` depends on the state of `{node}`.*Use PC"):
+        pxa.EPC(Connected(read), 2, optax.sgd(0.1)).train_step(x, y)
+    # the same model without the connection is fine
+    assert pxa.EPC(Connected(None), 2, optax.sgd(0.1)).train_step(x, y)["energy"] > 0
