@@ -1,5 +1,6 @@
 """Mistakes that train without an error, looked for once: before and after the first batch."""
 
+import sys
 import warnings
 from typing import Any
 
@@ -46,9 +47,11 @@ def first_step(algorithm: Any, x: Any, y: Any, run: Any) -> Any:
     """The first training step of an algorithm, `run()`, with a look before it and after it."""
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree_util.tree_leaves((x, y))):
         return run()  # inside a transform of JAX's own, which is refused there
+    params = [param for _, param in named_params(algorithm.model)]
+    untrained = [(param, jax.tree_util.tree_map(jnp.copy, param.get())) for param in params]
     before = before_first(algorithm, x, y)
     out = run()
-    after_first(algorithm, x, y, before, float(out["energy"]))
+    after_first(algorithm, x, y, before, float(out["energy"]), untrained)
     return out
 
 
@@ -70,12 +73,18 @@ def before_first(algorithm: Any, x: Any, y: Any) -> float | None:
     return float(jnp.mean(_untouched(algorithm, lambda: algorithm.energy(x, y, T=0))))
 
 
-def after_first(algorithm: Any, x: Any, y: Any, before: float | None, energy: float) -> None:
-    """Look at the energy after the first batch's inference."""
+def after_first(
+    algorithm: Any, x: Any, y: Any, before: float | None, energy: float, untrained: list[Any]
+) -> None:
+    """Look at the energy after the first batch's inference.
+
+    Args:
+        untrained: pairs of a param and its value before the batch, which its inference saw.
+    """
     if not np.isfinite(energy):
         finite = before is None or np.isfinite(before)
         hint = (
-            _stable(algorithm, x, y)
+            _stable(algorithm, x, y, untrained)
             if finite and before is not None
             else "Look for non-finite values in x, y and the weights."
         )
@@ -83,7 +92,7 @@ def after_first(algorithm: Any, x: Any, y: Any, before: float | None, energy: fl
     elif energy == 0 and y is not None and before != UNCLAMPED:
         _warn(ZERO, algorithm)
     elif before not in (None, UNCLAMPED) and energy > before * (1 + 1e-3) + 1e-6:
-        hint = _stable(algorithm, x, y)
+        hint = _stable(algorithm, x, y, untrained)
         _warn(RISES, algorithm, before=before, after=energy, hint=hint)
 
 
@@ -132,11 +141,17 @@ def _is_clamped(algorithm: Any, x: Any, y: Any) -> bool:
     return clamped
 
 
-def _stable(algorithm: Any, x: Any, y: Any) -> str:
+def _stable(algorithm: Any, x: Any, y: Any, untrained: list[Any]) -> str:
     """What to say of the state rate: the largest stable one, where states are what is stepped."""
     if not algorithm.steps_states:
         return SMALLER
-    rate = _untouched(algorithm, lambda: algorithm.largest_state_rate(x, y))
+
+    def measured() -> Any:
+        for param, value in untrained:
+            param.set(value)
+        return algorithm.largest_state_rate(x, y)
+
+    rate = _untouched(algorithm, measured)
     return STABLE.format(rate=float(rate)) if np.isfinite(rate) else SMALLER
 
 
@@ -180,4 +195,7 @@ def _untouched(algorithm: Any, run: Any) -> Any:
 
 
 def _warn(message: str, algorithm: Any, **values: Any) -> None:
-    warnings.warn(message.format(who=type(algorithm).__name__, **values), stacklevel=6)
+    level, frame = 1, sys._getframe()  # the line of the user's program
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith("pcx."):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message.format(who=type(algorithm).__name__, **values), stacklevel=level)
