@@ -37,6 +37,10 @@ attribute (in lists, tuples and dicts as well), and call it with the layer's out
 SOLVER = """{cls} cannot use the solver {solver}: {why}. Give an optax transformation as \
 `state_optim`, or use PC"""
 
+ADDED = """{cls}: `{path}` was added to the model after the algorithm was made, so its weight optimiser does not \
+know it. Make a new algorithm, or let the optimiser start afresh: \
+`algorithm.weight_optim.init(algorithm.weights_mask()(algorithm.model))`."""
+
 RENAMED = """{cls}.{old}: this method is called `{new}` now. {why}"""
 
 _OLD = {
@@ -115,6 +119,7 @@ class Interface(BaseModule):
         optim = ox.adamw(1e-3) if weight_optim is None else weight_optim
         self.weight_optim = optim if isinstance(optim, Optim) else Optim(optim)
         trainable = once_unfrozen(self.weights_mask())
+        self._known = static(frozenset(path for path, _ in named_params(model)))
         if self.weight_optim.state.get() is None and any(map(trainable.select, _params(model))):
             self.weight_optim.init(trainable(model))
 
@@ -173,6 +178,13 @@ class Interface(BaseModule):
         """The params that learning changes."""
         select = self.weights_mask().select
         return [param for param in _params(self.model) if select(param)]
+
+    def check_learning(self, updates: Mapping[str, Any]) -> None:
+        """Refuse to leave a layer untrained that came after the optimiser: `updates` by path."""
+        select, known = self.weights_mask().select, self._known.get()
+        for path, param in named_params(self.model):
+            if path not in known and path not in updates and select(param):
+                raise ValueError(ADDED.format(cls=type(self).__name__, path=path))
 
     # the equations are in PC
 

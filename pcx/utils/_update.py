@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import optax as ox
-from jax.tree_util import tree_flatten_with_path, tree_map
+from jax.tree_util import tree_flatten_with_path, tree_leaves, tree_map
 
 from ..core import Mask, Param, StaticParam, get, is_param, path_str, static
 from ..predictive_coding import Vode, energy_modules
@@ -27,6 +27,9 @@ gradients of the params that it was made with (they were given for: {given}), or
 STRANGER = """{cls}.step: this optimiser was initialised with {names}, which the model given to \
 `step` does not have. Give `step` the object that the params were selected from: \
 `optim.init(pxu.M(pxnn.LayerParam)(model))` goes with `optim.step(model, grads["model"])`."""
+
+RESHAPED = """{cls}.step: `{path}` has shape {now}, and this optimiser's state is for shape {then}. After a \
+layer was replaced, initialise the optimiser again: `optim.init(mask(model))`."""
 
 NO_BATCH = """{cls}.step: `scale_by=True` multiplies by the batch size, which cannot be known \
 here: {why}. Give the number: `optim.step(model, grads, scale_by=x.shape[0])`."""
@@ -53,14 +56,14 @@ class OptimParam(Param):
 
 
 class OptimState(NamedTuple):
-    """What an optimiser remembers: whose params it has (static), and optax's own state."""
+    """What an optimiser remembers: the shapes of its params (static), by path, and optax's own state."""
 
     params: StaticParam
     inner: Any
 
     @property
     def paths(self) -> tuple[str, ...]:
-        return self.params.get()
+        return tuple(path for path, _ in self.params.get())
 
 
 class Update:
@@ -90,6 +93,14 @@ class Update:
         if len(missing) == len(paths):
             return {}, state
         values = {path: self.params[path].get() for path in paths}
+        if reshaped := [(k, s) for k, s in state.params.get() if _shape(values[k]) != s]:
+            kept_for = _per_param_state(state.inner, set(paths))
+            for path, then in reshaped:
+                if path in kept_for:
+                    now = _shape(values[path])
+                    raise ValueError(
+                        RESHAPED.format(cls=self.name, path=path, now=_show(now), then=_show(then))
+                    )
         # zeros stand in for what is missing, because an optimiser may know all paths (in a mask)
         grads = {
             path: tree_map(jnp.zeros_like, value) if path in missing else self._scaled(path)
@@ -167,26 +178,45 @@ def one_scale(name: str, **given: Any) -> Any:
     return next(iter(scales.values()), None)
 
 
+def _is_per_param(x: Any, paths: set[str]) -> bool:
+    """Whether a part of an optimiser's state has something for each param, under its path."""
+    # `multi_transform` has a dict too, of the state for each label
+    return (
+        isinstance(x, dict)
+        and x.keys() == paths
+        and not any(isinstance(part, ox.MaskedState) for part in x.values())
+    )
+
+
 def _keep(new: Any, old: Any, paths: set[str], missing: set[str]) -> Any:
-    """The new state, with the old one of the params that are missing.
-
-    What belongs to a param is in the state under its path, in a dict of all the paths.
-    """
-
-    def is_per_param(x: Any) -> bool:
-        # `multi_transform` has a dict too, of the state for each label
-        return (
-            isinstance(x, dict)
-            and x.keys() == paths
-            and not any(isinstance(part, ox.MaskedState) for part in x.values())
-        )
+    """The new state, with the old one of the params that are missing."""
 
     def choose(new: Any, old: Any) -> Any:
-        if not is_per_param(new):
+        if not _is_per_param(new, paths):
             return new
         return {path: old[path] if path in missing else new[path] for path in new}
 
-    return tree_map(choose, new, old, is_leaf=is_per_param)
+    return tree_map(choose, new, old, is_leaf=lambda x: _is_per_param(x, paths))
+
+
+def _per_param_state(inner: Any, paths: set[str]) -> set[str]:
+    """Paths of the params that a state has arrays for."""
+    parts = tree_leaves(inner, is_leaf=lambda x: _is_per_param(x, paths))
+    return {
+        path
+        for part in parts
+        if _is_per_param(part, paths)
+        for path, own in part.items()
+        if tree_leaves(own)
+    }
+
+
+def _show(shapes: Any) -> str:
+    return str(shapes[0] if len(shapes) == 1 else shapes)
+
+
+def _shape(value: Any) -> Any:
+    return tuple(jnp.shape(leaf) for leaf in tree_leaves(value))
 
 
 def params_by_path(model: Any) -> dict[str, Any]:
@@ -203,7 +233,8 @@ def with_value(named: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 def fresh_state(optax: Any, values: dict[str, Any]) -> OptimState | None:
     """The state before the first step; None if there is nothing to optimise."""
-    return OptimState(static(tuple(values)), optax.init(values)) if values else None
+    shapes = tuple((path, _shape(value)) for path, value in values.items())
+    return OptimState(static(shapes), optax.init(values)) if values else None
 
 
 def apply(params: dict[str, Any], updates: dict[str, Any]) -> None:

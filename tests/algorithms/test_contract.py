@@ -293,3 +293,35 @@ def test_a_whole_step_may_be_part_of_a_compiled_function_of_ones_own():
     np.testing.assert_allclose(inside["energy"], other.train_step(x, y)["energy"], atol=1e-6)
     for k, v in params_of(other.model).items():
         np.testing.assert_allclose(params_of(algorithm.model)[k], v, atol=1e-6)
+
+
+def test_a_layer_added_after_the_algorithm_was_made_is_refused_until_the_optimiser_knows_it():
+    x, y = batch_of(4)
+    algorithm = make()
+    algorithm.train_step(x, y)
+    model = algorithm.model
+    model.extra = pxnn.Linear(2, 2)
+    with pytest.raises(ValueError, match=r"PC: `extra\.nn\.weight` was added.*weight_optim\.init"):
+        algorithm.train_step(x, y)
+    algorithm.weight_optim.init(algorithm.weights_mask()(model))
+    assert algorithm.train_step(x, y)["energy"] > 0
+
+
+@pytest.mark.parametrize("optim", [optax.sgd(0.1), optax.adam(0.1)])
+def test_a_replaced_layer_of_another_shape_trains_or_is_refused(optim):
+    x, y = batch_of(4)
+    algorithm = make(weight_optim=optim)
+    algorithm.train_step(x, y)
+    old = algorithm.model.layers[0].nn.weight.shape
+    algorithm.model.layers[0] = pxnn.Linear(old[1], 7)
+    algorithm.model.layers[1] = pxnn.Linear(7, algorithm.model.layers[1].nn.weight.shape[0])
+    algorithm.model.vodes[0] = pxc.Vode((7,))
+    before = np.asarray(algorithm.model.layers[0].nn.weight.get())
+    if optim.init(jnp.zeros(2))[0] == optax.EmptyState():
+        algorithm.train_step(x, y)
+    else:
+        with pytest.raises(ValueError, match=r"`layers\[0\]\.nn\.weight` has shape \(7, .*init"):
+            algorithm.train_step(x, y)
+        algorithm.weight_optim.init(algorithm.weights_mask()(algorithm.model))
+        algorithm.train_step(x, y)
+    assert np.abs(np.asarray(algorithm.model.layers[0].nn.weight.get()) - before).max() > 0
