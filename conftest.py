@@ -1,5 +1,6 @@
 """Fixtures for every test and doctest. Must not import pcx: see CONTRIBUTING.md."""
 
+import gc
 from collections.abc import Iterator
 from typing import TypeVar
 
@@ -37,3 +38,11 @@ def _annotations_unchecked(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
     finally:
         jaxtyping.config.update("jaxtyping_disable", before)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _garbage_collected_once() -> Iterator[None]:
+    """What a module leaves alive (compiled functions above all) is not searched for garbage again."""
+    yield
+    gc.collect()
+    gc.freeze()

@@ -39,20 +39,18 @@ class _Calls(threading.local):
 
     Attributes:
         now: the version and the keyword arguments.
-        key: the key that it was called with, if it is outermost and does not hold the lock.
-        locked: whether its trace took the lock.
+        unlocked: whether it is outermost and does not hold the lock.
     """
 
     now: tuple[Version, Parts] | None = None
-    key: Any = None
-    locked = False
+    unlocked = False
 
 
 _CALLS = _Calls()
 
 
-class _KeyMoved(Exception):
-    """Another thread draws, or drew, from the key with which this call is traced."""
+class _Draws(Exception):
+    """A trace without the lock of the default key found that it draws from it."""
 
 
 class Jit(Transform):
@@ -84,12 +82,12 @@ class Jit(Transform):
         found = parts.versions.get(self._number)
         version = (found and found()) or self._version(parts, kwargs)
         outermost = check_call(self.title, len(parts.params) > 1)
-        if not (version.draws and outermost):
+        if not outermost or version.draws is False:
             try:
                 return self._run(version, parts, args, outermost)
-            except _KeyMoved:
-                with RKG_LOCK:
-                    return self(*args, **kwargs)
+            except _Draws:
+                version.draws = True
+                return self(*args, **kwargs)
         with RKG_LOCK:  # no other thread may draw from the same key
             parts.values[0] = parts.params[0]._value
             return self._run(version, parts, args, outermost)
@@ -108,7 +106,7 @@ class Jit(Transform):
         out: list[Any] = []
         try:
             _CALLS.now = version, parts
-            _CALLS.key = key if outermost and not version.draws else None
+            _CALLS.unlocked = outermost and version.draws is False
             if donates and version.used < COLD_CALLS:
                 INTERRUPTS.start()
             # one call into C, so that an interrupt finds the new arrays in `out` or the old alive
@@ -141,10 +139,7 @@ class Jit(Transform):
                 error.add_note(LOST)
             raise
         finally:
-            _CALLS.now = _CALLS.key = None
-            if _CALLS.locked:
-                _CALLS.locked = False
-                RKG_LOCK.release()
+            _CALLS.now, _CALLS.unlocked = None, False
             if INTERRUPTS.handlers:
                 INTERRUPTS.stop()
 
@@ -188,19 +183,15 @@ class Jit(Transform):
 
         def pure(key: Any, given: Any, kept: Any, plain: Any, *args: Any) -> Output:
             assert _CALLS.now is not None
-            (version, parts), called_with = _CALLS.now, _CALLS.key
+            (version, parts), unlocked = _CALLS.now, _CALLS.unlocked
             values = (key, *_merge(given, kept, chosen), *plain)
             # donated arrays are gone after the call, so then every param needs its new one
             result, updates = Structure(parts).run(title, fn, values, args, full=donate)
             new = changes(updates)
             if new.get(0, key) is key:  # the key is not donated
                 new.pop(0, None)
-            if 0 in new and called_with is not None:
-                # without waiting: who holds it may wait for this trace
-                _CALLS.locked = RKG_LOCK.acquire(blocking=False)
-                if not _CALLS.locked or parts.params[0]._value is not called_with:
-                    version.draws = True
-                    raise _KeyMoved
+            if 0 in new and unlocked:
+                raise _Draws
             version.draws = bool(version.draws) or 0 in new
             output = Output.of(result, new)
             if donate:
