@@ -86,9 +86,10 @@ def test_a_batch_is_its_samples_one_by_one(make):
 def test_its_energy_is_differentiable_in_state_and_prediction(make):
     vode = initialised(make(), jnp.ones(WIDTH))
 
-    def energy(h, u):
+    def at(h, u, *, vode):
         return vode.set("h", h).set("u", u).energy()
 
+    energy = pxf.pure(at, vode=vode)
     h, u = jnp.array([0.2, 0.5, 0.3]), jnp.array([1.0, -1.0, 0.5])
     by_h, by_u = jax.grad(energy, argnums=(0, 1))(h, u)
     for k in range(WIDTH):
@@ -98,7 +99,7 @@ def test_its_energy_is_differentiable_in_state_and_prediction(make):
         np.testing.assert_allclose((by_h[k], by_u[k]), (want_h, want_u), rtol=5e-3, atol=5e-3)
 
 
-def test_jit_changes_nothing_and_traces_once(make):
+def test_jit_changes_nothing_and_traces_once_the_state_is_there(make):
     x, traces = jnp.arange(1.0, 1.0 + WIDTH), 0
 
     def phase(x, *, vode):
@@ -113,6 +114,8 @@ def test_jit_changes_nothing_and_traces_once(make):
     want = phase(x, vode=eager)
     traces = 0
     run = pxf.jit()(phase)
+    np.testing.assert_allclose(run(x, vode=jitted), want, rtol=1e-6)  # from an empty state
+    traces = 0
     for _ in range(3):
         np.testing.assert_allclose(run(x, vode=jitted), want, rtol=1e-6)
     assert traces == 1
