@@ -39,18 +39,20 @@ class _Calls(threading.local):
 
     Attributes:
         now: the version and the keyword arguments.
-        unlocked: whether it is outermost and does not hold the lock.
+        key: the key that it was called with, if it is outermost and does not hold the lock.
+        locked: whether its trace took the lock.
     """
 
     now: tuple[Version, Parts] | None = None
-    unlocked = False
+    key: Any = None
+    locked = False
 
 
 _CALLS = _Calls()
 
 
-class _Draws(Exception):
-    """A trace without the lock of the default key found that it draws from it."""
+class _KeyMoved(Exception):
+    """Another thread draws, or drew, from the key with which this call is traced."""
 
 
 class Jit(Transform):
@@ -82,12 +84,12 @@ class Jit(Transform):
         found = parts.versions.get(self._number)
         version = (found and found()) or self._version(parts, kwargs)
         outermost = check_call(self.title, len(parts.params) > 1)
-        if not outermost or version.draws is False:
+        if not (version.draws and outermost):
             try:
                 return self._run(version, parts, args, outermost)
-            except _Draws:
-                version.draws = True
-                return self(*args, **kwargs)
+            except _KeyMoved:
+                with RKG_LOCK:
+                    return self(*args, **kwargs)
         with RKG_LOCK:  # no other thread may draw from the same key
             parts.values[0] = parts.params[0]._value
             return self._run(version, parts, args, outermost)
@@ -106,7 +108,7 @@ class Jit(Transform):
         out: list[Any] = []
         try:
             _CALLS.now = version, parts
-            _CALLS.unlocked = outermost and version.draws is False
+            _CALLS.key = key if outermost and not version.draws else None
             if donates and version.used < COLD_CALLS:
                 INTERRUPTS.start()
             # one call into C, so that an interrupt finds the new arrays in `out` or the old alive
@@ -139,7 +141,10 @@ class Jit(Transform):
                 error.add_note(LOST)
             raise
         finally:
-            _CALLS.now, _CALLS.unlocked = None, False
+            _CALLS.now = _CALLS.key = None
+            if _CALLS.locked:
+                _CALLS.locked = False
+                RKG_LOCK.release()
             if INTERRUPTS.handlers:
                 INTERRUPTS.stop()
 
@@ -183,15 +188,21 @@ class Jit(Transform):
 
         def pure(key: Any, given: Any, kept: Any, plain: Any, *args: Any) -> Output:
             assert _CALLS.now is not None
-            (version, parts), unlocked = _CALLS.now, _CALLS.unlocked
+            (version, parts), called_with = _CALLS.now, _CALLS.key
             values = (key, *_merge(given, kept, chosen), *plain)
             # donated arrays are gone after the call, so then every param needs its new one
             result, updates = Structure(parts).run(title, fn, values, args, full=donate)
             new = changes(updates)
             if new.get(0, key) is key:  # the key is not donated
                 new.pop(0, None)
-            if 0 in new and unlocked:
-                raise _Draws
+            if 0 in new and called_with is not None:
+                # from here to the end of the call signals wait: one in between would leave it locked
+                INTERRUPTS.start()
+                # without waiting: who holds it may wait for this trace
+                _CALLS.locked = RKG_LOCK.acquire(blocking=False)
+                if not _CALLS.locked or parts.params[0]._value is not called_with:
+                    version.draws = True
+                    raise _KeyMoved
             version.draws = bool(version.draws) or 0 in new
             output = Output.of(result, new)
             if donate:
