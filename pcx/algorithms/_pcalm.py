@@ -28,19 +28,29 @@ class PCALM(PC):
         T times:  h <- opt_h(h, dA/dh);   then  lam_l <- lam_l + alpha (h_l - u_l), with the new h, u
         once:     theta <- opt_theta(theta, dA/dtheta), with lam before its last update
 
-    lam starts at zero. The multipliers integrate the errors until these vanish: at convergence h = u,
-    and lam carries the gradients of back-propagation, while everything stays local. alpha = 0 and
-    rho = 1 is PC. A node with another energy E_l has rho E_l + lam_l (h_l - u_l) + |lam_l|^2 / (2 rho).
+    lam starts at zero. The multipliers integrate the errors until these vanish: where inference
+    settles, h = u, and lam carries the gradients of back-propagation, while everything stays local.
+    alpha = 0 and rho = 1 is PC. A node with another energy E_l has
+    rho E_l + lam_l (h_l - u_l) + |lam_l|^2 / (2 rho).
+
+    Inference settles there, from nearby and with SGD, if rho and the rate are right (squared errors
+    in the hidden nodes, 0 < alpha):
+
+        rho > -min eigenvalue of d2 loss / deps2 at eps = 0,     lr < 4 / |2 H + alpha D'D|
+
+    with eps an error added to each hidden node, so that u_L = u_L(eps), H the Hessian of A in the
+    states at h = u, and D'D that of sum_l 1/2 |h_l - u_l|^2. On a linear network with a convex loss,
+    the first holds for every rho, and settling does not depend on the start; at alpha = rho = 1 the
+    second is about 2/3 of PC's bound 2 / |H|. Curved activations can make the loss concave along some
+    errors: with a rho below that curvature, inference may end elsewhere, oscillate or diverge.
 
     Every free node with an energy gets a multiplier, so each should be predicted from the others.
-    With SGD on a linear network inference settles for lr < 4 / |2 H + alpha D'D|, with H the Hessian
-    of F in the states and D'D that of its hidden part: about 2/3 of PC's bound 2 / |H| at alpha = 1.
 
     Args:
         model, T, state_optim, weight_optim, and all options: see `PC`. The authors use SGD with
             lr 0.25 and T = 64.
         alpha: step size of the multipliers.
-        rho: weight of the penalty.
+        rho: weight of the penalty; large enough for the condition above.
 
     Attributes:
         multipliers: for each vode a param with lam, (batch, *event), while a call runs.

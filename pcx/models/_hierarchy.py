@@ -36,8 +36,8 @@ class Hierarchy(EnergyModule):
         test_pcn with T_infer_test steps                   T_predict=...)
         layers without biases                       Hierarchy(..., bias=False, readout_bias=False)
 
-    and one training step of PC makes one step on the weights, where pcn-torch makes several in the
-    same states.
+    but for the steps on the weights: a training step of PC makes one, pcn-torch makes T_learn for
+    each batch, in the same states. docs/migration.md has a subclass of PC that does.
 
     Args:
         dims: sizes of the levels, data first: `[784, 256, 64]` has latents of 256 and 64.

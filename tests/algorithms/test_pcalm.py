@@ -6,6 +6,7 @@ import optax
 import pytest
 
 import pcx.algorithms as pxa
+import pcx.models as pxm
 from tests.algorithms.problems import (
     CE,
     OPTIMISERS,
@@ -87,6 +88,43 @@ def test_a_linear_network_that_settles_has_the_gradients_of_backpropagation():
     _, bp, _ = backprop(net, x, y)
     assert_close(grads, flatten(bp), atol=1e-9)
     assert not np.allclose(metrics["energy"], linear.equilibrium_energy(net, x, y).mean())
+
+
+@pytest.mark.parametrize(("alpha", "rho"), [(1.0, 1.0), (1.0, 0.1), (5.0, 1.0)])
+def test_on_a_linear_network_the_bound_of_the_rate_is_sharp_for_any_rho_and_alpha(alpha, rho):
+    net, x, y = problem("linear")
+    hidden = linear.hessian(net, 0.0)
+    H = linear.hessian(net) - hidden + rho * hidden
+    bound = 4 / np.linalg.norm(2 * H + alpha * hidden, 2)
+    _, bp, _ = backprop(net, x, y)
+
+    def make_at(lr):
+        optims = optax.sgd(lr), optax.sgd(1.0)
+        return pxa.PCALM(model_of(net), 10000, *optims, alpha=alpha, rho=rho)
+
+    grads, _ = learned(make_at(0.95 * bound), x, y)
+    assert_close(grads, flatten(bp), atol=1e-9)
+    _, record = make_at(1.05 * bound).infer(x, y, trajectory=True)
+    assert not np.all(np.abs(record.states[0][-1]) < 1e6)
+
+
+@pytest.mark.parametrize(("factor", "settles"), [(0.9, False), (1.1, True)])
+def test_rho_must_exceed_the_negative_curvature_of_the_loss_in_the_errors(factor, settles):
+    # u_1 = x, u_2 = tanh(h_1): the loss is 1/2 (y - tanh(1 + error))²
+    x, y = np.array([[1.0]]), np.array([[-3.0]])
+    t = np.tanh(1.0)
+    slope, curve = 1 - t**2, -2 * t * (1 - t**2)
+    curvature = slope**2 - (y.item() - t) * curve
+    assert curvature < 0
+    model = pxm.MLP([1, 1, 1], jnp.tanh, bias=False, order="pre")
+    for layer in model.layers:
+        layer.nn.weight.set(jnp.ones((1, 1)))
+    options = {"alpha": 0.1, "rho": -factor * curvature}
+    algorithm = pxa.PCALM(model, 20000, optax.sgd(0.02), optax.sgd(1.0), **options)
+    algorithm.train_step(x, y)
+    steps = [1.0 - layer.nn.weight.get().item() for layer in model.layers]
+    bp = [-(y.item() - t) * slope, -(y.item() - t) * t]
+    assert np.allclose(steps, bp, atol=1e-8) == settles
 
 
 def test_multipliers_are_forgotten_between_batches():

@@ -142,6 +142,33 @@ def test_every_name_of_pcx_s_users_is_in_the_migration_table():
     assert [name for name in OF_PCX.split() if not re.search(rf"\b{name}\b", table)] == []
 
 
+def rows(text: str) -> list[list[str]]:
+    """The cells of every row of a page's tables whose last column names tests."""
+    tables = re.findall(r"^\|.*\| test \|\n\| ---.*\n((?:\|.*\n)+)", text, re.MULTILINE)
+    cells = [re.split(r"(?<!\\)\|", row)[1:-1] for table in tables for row in table.splitlines()]
+    return [[cell.strip() for cell in row] for row in cells]
+
+
+def test_every_test_that_the_migration_page_names_exists():
+    found = rows((DOCS / "migration.md").read_text())
+    files = [file for row in found for file in re.findall(r"`([^`]+)`", row[-1])]
+    assert len(files) > 100
+    assert [file for file in files if not (ROOT / "tests" / file).is_file()] == []
+
+
+def test_the_tests_that_the_migration_page_names_for_a_name_of_pcx_use_it():
+    text = (DOCS / "migration.md").read_text()
+    table = text[text.index("### Every name") : text.index("### What behaves")]
+    unused = []
+    for names, *_, tests in rows(table):
+        files = re.findall(r"`([^`]+)`", tests)
+        code = "".join((ROOT / "tests" / file).read_text() for file in files)
+        for name in re.findall(r"`([^`]+)`", names):
+            if not re.search(rf"\b{re.escape(name)}\b", code):
+                unused.append((name, files))
+    assert unused == []
+
+
 def test_the_site_builds_without_a_warning(tmp_path):
     for package in ("mkdocs", "material", "mkdocstrings", "latex2mathml"):
         pytest.importorskip(package, reason="the site needs the docs extra", exc_type=ImportError)
