@@ -107,9 +107,9 @@ def test_a_peer_is_installed_once(tmp_path, monkeypatch):
 def test_a_peers_process_does_not_see_the_repositorys_pcx(tmp_path):
     folder = environment.link_package(tmp_path)
     code = "import benchmarks, importlib.util as u; print(u.find_spec('pcx'))"
-    # -S: without site-packages, as an environment that has no pcx yet.
+    # without PYTHONPATH and site-packages, as an environment that has no pcx yet
     done = subprocess.run(
-        [sys.executable, "-S", "-c", code],
+        [sys.executable, "-E", "-S", "-c", code],
         cwd=folder,
         capture_output=True,
         text=True,
