@@ -1,6 +1,9 @@
 """Fixtures for every test and doctest. Must not import pcx: see CONTRIBUTING.md."""
 
 import gc
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from typing import TypeVar
 
@@ -25,6 +28,24 @@ def beartyped(function: T) -> T:
         return beartype(conf=_CONF)(function)
     except BeartypeDecorHintPep673Exception:
         return function
+
+
+_CACHE = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One run compiles each computation once: its processes share a cache, which ends with it."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        config.stash[_CACHE] = tempfile.mkdtemp(prefix="pcx-tests-")
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = config.stash[_CACHE]
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Delete the cache, in the process that made it."""
+    if _CACHE in config.stash:
+        shutil.rmtree(config.stash[_CACHE], ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

@@ -54,7 +54,9 @@ def assert_consistent(trainer, progress, ends, exactly=True):
     assert abs(len(history) - trainer.epoch) <= off
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 6))]
+)
 @pytest.mark.parametrize("k", [1, 3])
 def test_after_a_signal_everything_agrees_and_training_goes_on(seed, k, tmp_path, capsys):
     algorithm, ends = LeastSquares(), Ends()
@@ -85,6 +87,7 @@ def test_after_a_signal_everything_agrees_and_training_goes_on(seed, k, tmp_path
     assert len(history.batch["energy"]) == 8
 
 
+@pytest.mark.slow
 def test_at_every_line_of_the_trainer_an_interrupt_leaves_it_usable(capsys):
     """Raised by a trace function, which no handler can hold back."""
     algorithm, lines = LeastSquares(), 0
