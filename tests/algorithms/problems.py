@@ -1,6 +1,7 @@
 """What the tests of algorithms share: problems with an oracle, optimiser pairs, counters of traces."""
 
 import collections
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +66,7 @@ class Traces:
     """A metric that counts how often a training step was traced."""
 
     # not in the object: a metric whose attributes change is another metric, and traced again
-    counts = collections.Counter()
+    counts: ClassVar = collections.Counter()
 
     def __init__(self):
         self.counts[id(self)] = 0

@@ -101,7 +101,9 @@ def test_a_state_rate_that_is_too_large_is_told_with_the_largest_stable_one():
     model = Net()
     limit = hessian_limit(model)
     assert said(pc(Net(), 0.5 * limit, T=12)) == []
-    with pytest.warns(UserWarning, match="inference raised the energy of its first batch") as caught:
+    with pytest.warns(
+        UserWarning, match="inference raised the energy of its first batch"
+    ) as caught:
         pc(model, 1.5 * limit, T=12).train_step(X, Y)
     (message,) = [str(w.message) for w in caught]
     named = float(message.split("state rate of ")[1].split(" ")[0])
