@@ -212,13 +212,13 @@ OPTIMISERS = {
 # a T at which the wave has not arrived everywhere, and one after that
 CASES = [
     (Base, "sgd", 2),
-    (Base, "adam", 5),
     (LongSkip, "momentum", 2),
-    (BranchAndMerge, "adam", 3),
     (BranchAndMerge, "sgd", 1),
     (SharedLayer, "momentum", 1),
     (DecoderModel, "adam", 2),
-    (Convolutions, "momentum", 1),
+    pytest.param(Base, "adam", 5, marks=pytest.mark.slow),
+    pytest.param(BranchAndMerge, "adam", 3, marks=pytest.mark.slow),
+    pytest.param(Convolutions, "momentum", 1, marks=pytest.mark.slow),
 ]
 
 

@@ -13,7 +13,12 @@ import pcx.models as pxm
 import pcx.training as pxt
 from tests.training.helpers import LeastSquares, regression
 
-NAMES = ("PC", "IPC", "EPC", "ZIL", "PCALM", "MCPC", "NudgedPC", "Backprop")
+NAMES = [
+    "PC",
+    "MCPC",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("IPC", "EPC", "ZIL", "PCALM")),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("NudgedPC", "Backprop")),
+]
 
 
 def algorithm(name="PC", **options):
@@ -51,7 +56,7 @@ def shuffled():
     return pxt.batches(*regression(20), 3, shuffle=True, rkg=4)
 
 
-@pytest.mark.parametrize("k", [2, 4, 100])
+@pytest.mark.parametrize("k", [4, pytest.param(100, marks=pytest.mark.slow)])
 def test_nothing_changes_for_an_algorithm_of_others(k):
     expected = fit(LeastSquares(noise=0.1), shuffled(), 1)
     assert_same(fit(LeastSquares(noise=0.1), shuffled(), k), expected)
