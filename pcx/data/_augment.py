@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -34,7 +35,7 @@ def random_flip(x: Array, rng: np.random.Generator, *, p: float = 0.5) -> Array:
         >>> random_flip(np.array([[[[1, 2, 3]]]]), np.random.default_rng(0), p=1.0)
         array([[[[3, 2, 1]]]])
     """
-    _check_images("random_flip", x)
+    check_images("random_flip", x)
     flipped = rng.random(len(x)) < p
     return np.where(flipped[:, None, None, None], x[..., ::-1], x)
 
@@ -68,14 +69,10 @@ def random_crop(
         >>> random_crop(np.ones((5, 3, 32, 32)), np.random.default_rng(0), padding=4).shape
         (5, 3, 32, 32)
     """
-    _check_images("random_crop", x)
+    check_images("random_crop", x)
     n, channels, height, width = x.shape
     size = height if size is None else size
-    if not 0 < size <= min(height, width) + 2 * padding:
-        raise ValueError(
-            f"random_crop: size={size} cannot be cut out of images {height}x{width} with "
-            f"padding={padding}; it must lie in 1..{min(height, width) + 2 * padding}."
-        )
+    check_crop("random_crop", size, height, width, padding)
     padded = np.empty((n, channels, height + 2 * padding, width + 2 * padding), x.dtype)
     padded[:] = np.reshape(np.broadcast_to(np.asarray(fill, x.dtype), channels), (channels, 1, 1))
     padded[:, :, padding : padding + height, padding : padding + width] = x
@@ -105,7 +102,7 @@ def center_crop(x: Array, size: int) -> Array:
         array([[[[ 5,  6],
                  [ 9, 10]]]])
     """
-    _check_images("center_crop", x)
+    check_images("center_crop", x)
     height, width = x.shape[2:]
     if not 0 < size <= min(height, width):
         raise ValueError(
@@ -141,23 +138,8 @@ def augmentation(name: str, *, normalize: bool | str = True) -> Augmentation:
     References:
         Pinchetti et al., Benchmarking Predictive Coding Networks -- Made Simple (2024), Appendix B.
     """
-    if name not in _CROPS:
-        raise ValueError(
-            f"augmentation: the paper augments no data set called {name!r}, only "
-            f"{', '.join(map(repr, _CROPS))}. For another one combine random_flip and random_crop."
-        )
-    key = name if normalize is True else normalize
-    if key is not False and key not in NORMALIZATION:
-        raise ValueError(
-            f"augmentation: normalize={normalize!r} is none of the data sets whose mean and "
-            f"deviation are known: {', '.join(NORMALIZATION)}. Pass what the reader of the "
-            "images was given."
-        )
-    black = np.zeros(1)
-    if key is not False:
-        mean, std = NORMALIZATION[key]
-        black = -np.asarray(mean) / np.asarray(std)
-    padding, size = _CROPS[name]
+    padding, size = crop_of(name)
+    black = black_of(name, normalize)
 
     def augment(x: Array, rng: np.random.Generator) -> Array:
         return random_crop(random_flip(x, rng), rng, size=size, padding=padding, fill=black)
@@ -165,7 +147,42 @@ def augmentation(name: str, *, normalize: bool | str = True) -> Augmentation:
     return augment
 
 
-def _check_images(function: str, x: Array) -> None:
+def crop_of(name: str) -> tuple[int, int]:
+    """The padding and the size of the paper's crops of a data set."""
+    if name not in _CROPS:
+        raise ValueError(
+            f"augmentation: the paper augments no data set called {name!r}, only "
+            f"{', '.join(map(repr, _CROPS))}. For another one combine a random flip and a random crop."
+        )
+    return _CROPS[name]
+
+
+def black_of(name: str, normalize: bool | str) -> Array:
+    """The value of a black pixel, for each channel."""
+    key = name if normalize is True else normalize
+    if key is False:
+        return np.zeros(1)
+    if key not in NORMALIZATION:
+        raise ValueError(
+            f"augmentation: normalize={normalize!r} is none of the data sets whose mean and "
+            f"deviation are known: {', '.join(NORMALIZATION)}. Pass what the reader of the "
+            "images was given."
+        )
+    mean, std = NORMALIZATION[key]
+    return -np.asarray(mean) / np.asarray(std)
+
+
+def check_crop(function: str, size: int, height: int, width: int, padding: int) -> None:
+    """Refuse a crop that is larger than the padded images."""
+    if not 0 < size <= min(height, width) + 2 * padding:
+        raise ValueError(
+            f"{function}: size={size} cannot be cut out of images {height}x{width} with "
+            f"padding={padding}; it must lie in 1..{min(height, width) + 2 * padding}."
+        )
+
+
+def check_images(function: str, x: Any) -> None:
+    """Refuse what is no batch of images."""
     if np.ndim(x) != 4:
         raise ValueError(
             f"{function}: x has shape {np.shape(x)}, where a batch of images (n, channels, height, "

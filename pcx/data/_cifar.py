@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import pickle
-from pathlib import Path
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 
 from pcx.data._dataset import Array, Dataset, check_labels, scale_pixels
-from pcx.data._files import PathLike, find_file, find_files, read_file
+from pcx.data._download import Download, found_or_downloaded
+from pcx.data._files import File, PathLike, find_files, read_file
+from pcx.data._table import DATASETS
 
-_CIFAR10_FOLDERS = ("cifar10", "cifar-10-batches-py", "cifar10/cifar-10-batches-py")
+Pair = tuple[Array, Array]
+
 _CIFAR10_NAMES = (
     "airplane",
     "automobile",
@@ -27,26 +30,30 @@ _CIFAR10_NAMES = (
 )
 
 
-def load_cifar10(data_dir: PathLike, *, normalize: bool | str = True) -> Dataset:
-    """CIFAR-10, from the files of the official python version.
+def load_cifar10(
+    data_dir: PathLike, *, normalize: bool | str = True, download: Download = False
+) -> Dataset:
+    """CIFAR-10, from the official python or binary version.
 
-    `data_batch_1` … `data_batch_5` and `test_batch` (plain, `.gz` or `.xz`) are taken from
-    `data_dir/cifar10`, from `data_dir/cifar-10-batches-py`, where the official archive unpacks
-    them, or from `data_dir` itself if it has one of these names. The files are pickles; they are
-    read by an unpickler that can build arrays and plain values and nothing else, so a file that
-    means harm is refused.
+    `data_batch_1` … `data_batch_5` and `test_batch` (plain, `.gz` or `.xz`; with `.bin` those of the
+    binary version) are taken from `data_dir/cifar10`, from the folders into which the official
+    archives unpack, or from inside `cifar-10-python.tar.gz` or `cifar-10-binary.tar.gz`, which need
+    not be unpacked. The python version is made of pickles; they are read by an unpickler that can
+    build arrays and plain values and nothing else, so a file that means harm is refused.
 
     Args:
         data_dir: where the folder is.
         normalize: True for the set's own mean and deviation (see `NORMALIZATION`), False for pixels
             in 0..1, or another set's name for that one's.
+        download: True to fetch the official archive (170 MB), or the address of a folder that holds
+            it.
 
     Returns:
         A `Dataset` with `shape == (3, 32, 32)`, channels red, green, blue.
 
     Raises:
         FileNotFoundError: files are missing; the message says which and where they may lie.
-        ValueError: a file is not a batch of the python version.
+        ValueError: a file is damaged, or is no batch of CIFAR-10.
 
     Example:
         >>> load_cifar10("~/data")  # doctest: +SKIP
@@ -56,46 +63,194 @@ def load_cifar10(data_dir: PathLike, *, normalize: bool | str = True) -> Dataset
         Krizhevsky: Learning Multiple Layers of Features from Tiny Images (2009).
     """
     stems = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
-    files = find_files("cifar10", data_dir, _CIFAR10_FOLDERS, stems)
-    parts = [_read_cifar_batch(path) for path in files]
+    files = _find("cifar10", data_dir, download, [stems, [f"{stem}.bin" for stem in stems]])
+    parts = [_read_batch(file, "CIFAR-10", "labels", ("labels",), (10,)) for file in files]
+    return _dataset("cifar10", parts[:-1], parts[-1], normalize, _CIFAR10_NAMES)
+
+
+def load_cifar100(
+    data_dir: PathLike,
+    *,
+    labels: Literal["fine", "coarse"] = "fine",
+    normalize: bool | str = True,
+    download: Download = False,
+) -> Dataset:
+    """CIFAR-100, from the official python or binary version, or from arrays.
+
+    `train` and `test` (plain, `.gz` or `.xz`; `train.bin` and `test.bin` of the binary version) are
+    taken from `data_dir/cifar100`, from the folders into which the official archives unpack, or from
+    inside `cifar-100-python.tar.gz` or `cifar-100-binary.tar.gz`, which need not be unpacked. The
+    names of the classes are those of `meta`, or `fine_label_names.txt`, if it is there.
+
+    Else `test-images.npy` (`(n, 32, 32, 3)`, uint8, RGB) and `test-labels.npy` (fine labels) are read
+    from `data_dir/cifar100`, as an out-of-distribution set without a training part.
+
+    Args:
+        data_dir: where the folder is.
+        labels: "fine" for the 100 classes, "coarse" for the 20 groups of five.
+        normalize: True for the set's own mean and deviation (see `NORMALIZATION`), False for pixels
+            in 0..1, or another set's name for that one's: `"cifar10"` for a network trained on
+            that.
+        download: True to fetch the official archive (169 MB), or the address of a folder that holds
+            it.
+
+    Returns:
+        A `Dataset` with `shape == (3, 32, 32)`.
+
+    Raises:
+        FileNotFoundError: files are missing; the message says which and where they may lie.
+        ValueError: a file is damaged or has another form than described, or arrays without coarse
+            labels are asked for them.
+
+    Example:
+        >>> load_cifar100("~/data", normalize="cifar10")  # doctest: +SKIP
+        Dataset('cifar100', train=50000, test=10000, shape=(3, 32, 32), classes=100)
+
+    References:
+        Krizhevsky: Learning Multiple Layers of Features from Tiny Images (2009).
+    """
+    if labels not in ("fine", "coarse"):
+        raise ValueError(f'load_cifar100: labels={labels!r}; pass "fine" or "coarse".')
+    arrays = ["test-images.npy", "test-labels.npy"]
+    layouts = [["train", "test"], ["train.bin", "test.bin"], arrays]
+    files = _find("cifar100", data_dir, download, layouts)
+    if str(files[0]).endswith((".npy", ".npy.gz", ".npy.xz")):
+        if labels == "coarse":
+            raise ValueError(
+                f"{files[1]} has the fine labels only. For labels='coarse' put an official archive "
+                "into the folder."
+            )
+        test = _read_arrays(*files)
+        names = _names(data_dir, "fine_label_names")
+        return _dataset("cifar100", [(test[0][:0], test[1][:0])], test, normalize, names, 100)
+    columns = ("coarse_labels", "fine_labels")
+    train, test = (
+        _read_batch(file, "CIFAR-100", f"{labels}_labels", columns, (20, 100)) for file in files
+    )
+    names = _names(data_dir, f"{labels}_label_names")
+    classes = 100 if labels == "fine" else 20
+    return _dataset("cifar100", [train], test, normalize, names, classes)
+
+
+def _find(
+    name: str, data_dir: PathLike, download: Download, layouts: Sequence[Sequence[str]]
+) -> list[File]:
+    """The files of the first layout that is there. Missing files are told of the first one, unless
+    only another one is there in part."""
+    source = DATASETS[name]
+
+    def find() -> list[File]:
+        errors: list[FileNotFoundError] = []
+        for stems in layouts:
+            try:
+                return find_files(name, data_dir, source.folders, stems, source.archives)
+            except FileNotFoundError as error:
+                errors.append(error)
+        raise next((error for error in errors if " lacks " in str(error)), errors[0])
+
+    return found_or_downloaded(name, data_dir, download, find)
+
+
+def _dataset(
+    name: str,
+    train: Sequence[Pair],
+    test: Pair,
+    normalize: bool | str,
+    names: tuple[str, ...],
+    classes: int = 10,
+) -> Dataset:
     return Dataset(
-        name="cifar10",
-        x_train=np.concatenate([scale_pixels(x, "cifar10", normalize) for x, _ in parts[:-1]]),
-        y_train=np.concatenate([y for _, y in parts[:-1]]),
-        x_test=scale_pixels(parts[-1][0], "cifar10", normalize),
-        y_test=parts[-1][1],
-        classes=10,
+        name=name,
+        x_train=np.concatenate([scale_pixels(x, name, normalize) for x, _ in train]),
+        y_train=np.concatenate([y for _, y in train]),
+        x_test=scale_pixels(test[0], name, normalize),
+        y_test=test[1],
+        classes=classes,
         shape=(3, 32, 32),
-        class_names=_CIFAR10_NAMES,
+        class_names=names,
     )
 
 
-def _read_cifar_batch(path: Path) -> tuple[Array, Array]:
-    def refuse(reason: str) -> NoReturn:
-        raise ValueError(
-            f"{path} is not a batch of CIFAR-10's python version: {reason}. Put the official file "
-            "there (not the binary or the Matlab version)."
-        )
+def _names(data_dir: PathLike, stem: str) -> tuple[str, ...]:
+    """The names of the classes, from the file of either version, if there is one."""
+    source = DATASETS["cifar100"]
 
-    content = read_file(path)
+    def look(file: str) -> bytes | None:
+        try:
+            found = find_files("cifar100", data_dir, source.folders, [file], source.archives)
+        except FileNotFoundError:
+            return None
+        return read_file(found[0])
+
+    listed = look(f"{stem}.txt")
+    if listed is not None:
+        return tuple(listed.decode().split())
+    meta = look("meta")
+    if meta is None:
+        return ()
+    try:
+        return tuple(_ArrayUnpickler(io.BytesIO(meta), encoding="latin1").load()[stem])
+    # a damaged pickle can raise nearly anything
+    except Exception as error:
+        raise ValueError(
+            f"cifar100: the file meta is damaged ({error}). Put the official file there, or remove "
+            "it: it holds the names of the classes only."
+        ) from error
+
+
+def _read_batch(
+    file: File, title: str, key: str, columns: tuple[str, ...], classes: tuple[int, ...]
+) -> Pair:
+    """Images and labels of one file of the python or the binary version.
+
+    Args:
+        key: the label that is wanted.
+        columns, classes: the labels that a row of the binary version begins with, and the number of
+            classes of each.
+    """
+    content = read_file(file)
+    if ".bin" in str(file).rpartition("/")[2]:
+        data, labels = _binary(file, content, title, len(columns))
+        labels = labels[columns.index(key)]
+    else:
+        data, labels = _pickled(file, content, title, key)
+    check_labels(labels, file, classes[columns.index(key)])
+    return data.reshape(-1, 3, 32, 32), labels.astype(np.int32)
+
+
+def _binary(file: File, content: bytes, title: str, columns: int) -> Pair:
+    row = columns + 3072
+    if not content or len(content) % row:
+        raise ValueError(
+            f"{file} has {len(content)} bytes, where a multiple of {row} was expected: {title}'s "
+            f"binary version has {columns} label byte{'s' * (columns > 1)} and 3072 pixels for each "
+            "image. The file is damaged or cut short; copy it again."
+        )
+    rows = np.frombuffer(content, np.uint8).reshape(-1, row)
+    return rows[:, columns:], rows[:, :columns].T
+
+
+def _pickled(file: File, content: bytes, title: str, key: str) -> Pair:
+    def refuse(reason: str, cause: Exception | None = None) -> NoReturn:
+        raise ValueError(
+            f"{file} is not a batch of {title}'s python version: {reason}. Put the official file "
+            "there (not the Matlab version)."
+        ) from cause
+
     try:
         batch = _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
     # A damaged pickle can raise nearly anything.
     except Exception as error:
-        raise ValueError(
-            f"{path} is not a batch of CIFAR-10's python version: it could not be unpickled "
-            f"({error}). Put the official file there (not the binary or the Matlab version)."
-        ) from error
-    if not isinstance(batch, dict) or not {"data", "labels"} <= batch.keys():
+        refuse(f"it could not be unpickled ({error})", error)
+    if not isinstance(batch, dict) or not {"data", key} <= batch.keys():
         keys = sorted(map(str, batch)) if isinstance(batch, dict) else type(batch).__name__
-        refuse(f"a dict with 'data' and 'labels' was expected, got {keys}")
-    data, labels = np.asarray(batch["data"]), np.asarray(batch["labels"])
+        refuse(f"a dict with 'data' and {key!r} was expected, got {keys}")
+    data, labels = np.asarray(batch["data"]), np.asarray(batch[key])
     if data.ndim != 2 or data.shape[1] != 3072 or data.dtype != np.uint8:
         refuse(f"'data' is {data.dtype} of shape {data.shape}, not uint8 of shape (n, 3072)")
     if labels.shape != data.shape[:1]:
-        refuse(f"'labels' has shape {labels.shape}, 'data' {data.shape}")
-    check_labels(labels, path, classes=10)
-    return data.reshape(-1, 3, 32, 32), labels.astype(np.int32)
+        refuse(f"{key!r} has shape {labels.shape}, 'data' {data.shape}")
+    return data, labels
 
 
 def _from_buffer(
@@ -122,33 +277,7 @@ class _ArrayUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no data batch needs")
 
 
-def load_cifar100(data_dir: PathLike, *, normalize: bool | str = True) -> Dataset:
-    """The test images of CIFAR-100, from arrays; an out-of-distribution set for CIFAR-10.
-
-    `test-images.npy` (plain, `.gz` or `.xz`; `(n, 32, 32, 3)`, uint8, RGB) and `test-labels.npy`
-    (the fine labels, 0..99), and if it is there `fine_label_names.txt` (a name on each line), are
-    taken from `data_dir/cifar100`, or from `data_dir` itself if that is its name. The training part
-    is empty.
-
-    Args:
-        data_dir: where the folder is.
-        normalize: True for the set's own mean and deviation (see `NORMALIZATION`), False for pixels
-            in 0..1, or another set's name for that one's: `"cifar10"` for a network trained on
-            that.
-
-    Returns:
-        A `Dataset` with `shape == (3, 32, 32)` and no training samples.
-
-    Raises:
-        FileNotFoundError: files are missing; the message says which and where they may lie.
-        ValueError: an array has another shape or type than described.
-
-    Example:
-        >>> load_cifar100("~/data", normalize="cifar10")  # doctest: +SKIP
-        Dataset('cifar100', train=0, test=10000, shape=(3, 32, 32), classes=100)
-    """
-    stems = ["test-images.npy", "test-labels.npy"]
-    image_file, label_file = find_files("cifar100", data_dir, ("cifar100",), stems)
+def _read_arrays(image_file: File, label_file: File) -> Pair:
     images, labels = _read_npy(image_file), _read_npy(label_file)
     if images.ndim != 4 or images.shape[1:] != (32, 32, 3) or images.dtype != np.uint8:
         raise ValueError(
@@ -161,22 +290,10 @@ def load_cifar100(data_dir: PathLike, *, normalize: bool | str = True) -> Datase
             f"{images.shape[:1]} were expected, one label for each image."
         )
     check_labels(labels, label_file, classes=100)
-    name_file = find_file(image_file.parent, "fine_label_names.txt")
-    x_test = scale_pixels(images.transpose(0, 3, 1, 2), "cifar100", normalize)
-    y_test = labels.astype(np.int32)
-    return Dataset(
-        name="cifar100",
-        x_train=x_test[:0],
-        y_train=y_test[:0],
-        x_test=x_test,
-        y_test=y_test,
-        classes=100,
-        shape=(3, 32, 32),
-        class_names=tuple(name_file.read_text().split()) if name_file else (),
-    )
+    return images.transpose(0, 3, 1, 2), labels.astype(np.int32)
 
 
-def _read_npy(path: Path) -> Array:
+def _read_npy(path: File) -> Array:
     content = io.BytesIO(read_file(path))
     try:
         return np.load(content, allow_pickle=False)

@@ -7,33 +7,30 @@ from pathlib import Path
 
 import numpy as np
 
-from pcx.data._dataset import Array, Dataset, check_labels, scale_pixels
-from pcx.data._files import PathLike, find_file, find_files
+from pcx.data._dataset import Array, Dataset, scale_pixels
+from pcx.data._download import Download, found_or_downloaded
+from pcx.data._files import File, PathLike, find_file, find_files
 from pcx.data._idx import read_idx
+from pcx.data._table import DATASETS
 
 _DIGIT_NAMES = tuple("0123456789")
 
-# For each set of the MNIST family: the folders below data_dir that may hold it, and its classes.
-# The second folder is where torchvision keeps the same files.
-_IDX_SETS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "mnist": (("mnist", "MNIST/raw"), _DIGIT_NAMES),
+_CLASS_NAMES: Mapping[str, tuple[str, ...]] = {
+    "mnist": _DIGIT_NAMES,
     "fashion-mnist": (
-        ("fashion-mnist", "FashionMNIST/raw"),
-        (
-            "T-shirt/top",
-            "trouser",
-            "pullover",
-            "dress",
-            "coat",
-            "sandal",
-            "shirt",
-            "sneaker",
-            "bag",
-            "ankle boot",
-        ),
+        "T-shirt/top",
+        "trouser",
+        "pullover",
+        "dress",
+        "coat",
+        "sandal",
+        "shirt",
+        "sneaker",
+        "bag",
+        "ankle boot",
     ),
-    "kmnist": (("kmnist", "KMNIST/raw"), tuple("おきすつなはまやれを")),
-    "notmnist": (("notmnist",), tuple("ABCDEFGHIJ")),
+    "kmnist": tuple("おきすつなはまやれを"),
+    "notmnist": tuple("ABCDEFGHIJ"),
 }
 # Sets used only as out-of-distribution data: their training files may be absent.
 _TEST_ONLY = {"kmnist", "notmnist"}
@@ -90,7 +87,9 @@ def load_digits(*, test_samples: int = 360, normalize: bool | str = True, seed: 
     )
 
 
-def load_idx(name: str, data_dir: PathLike, *, normalize: bool | str = True) -> Dataset:
+def load_idx(
+    name: str, data_dir: PathLike, *, normalize: bool | str = True, download: Download = False
+) -> Dataset:
     """A data set of the MNIST family, from its four official IDX files.
 
     The files `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte` and
@@ -104,6 +103,8 @@ def load_idx(name: str, data_dir: PathLike, *, normalize: bool | str = True) -> 
         data_dir: where the folders are.
         normalize: True for the set's own mean and deviation (see `NORMALIZATION`), False for pixels
             in 0..1, or another set's name for that one's.
+        download: True to fetch missing files from the official server, or the address of a folder
+            that holds them. Each is checked by its MD5.
 
     Returns:
         A `Dataset` with `shape == (1, 28, 28)` for the official files.
@@ -126,27 +127,20 @@ def load_idx(name: str, data_dir: PathLike, *, normalize: bool | str = True) -> 
         >>> load_idx("mnist", folder)
         Dataset('mnist', train=2, test=2, shape=(1, 28, 28), classes=10)
     """
-    if name not in _IDX_SETS:
+    if name not in _CLASS_NAMES:
         raise ValueError(
             f"load_idx: no data set is called {name!r}; there are "
-            f"{', '.join(map(repr, _IDX_SETS))}. For a single IDX file of another set use "
+            f"{', '.join(map(repr, _CLASS_NAMES))}. For a single IDX file of another set use "
             "`read_idx(path)`."
         )
-    folders, class_names = _IDX_SETS[name]
-
-    test_stems = ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"]
-    train_stems = ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"]
-    has_train = True
-    if name in _TEST_ONLY:
-        folder = find_files(name, data_dir, folders, test_stems)[0].parent
-        has_train = any(find_file(folder, stem) for stem in train_stems)
-    stems = train_stems + test_stems if has_train else test_stems
-    *train_files, test_images, test_labels = find_files(name, data_dir, folders, stems)
-
-    x_test, y_test = _read_idx_pair(test_images, test_labels, classes=len(class_names))
+    class_names = _CLASS_NAMES[name]
+    *train_files, test_images, test_labels = found_or_downloaded(
+        name, data_dir, download, lambda: _find_idx(name, data_dir)
+    )
+    x_test, y_test = read_idx_pair(test_images, test_labels, classes=len(class_names))
     x_train, y_train = x_test[:0], y_test[:0]
-    if has_train:
-        x_train, y_train = _read_idx_pair(*train_files, classes=len(class_names))
+    if train_files:
+        x_train, y_train = read_idx_pair(*train_files, classes=len(class_names))
     if x_train.shape[1:] != x_test.shape[1:]:
         raise ValueError(
             f"{train_files[0]} has images of shape {x_train.shape[2:]} and {test_images} of "
@@ -165,7 +159,22 @@ def load_idx(name: str, data_dir: PathLike, *, normalize: bool | str = True) -> 
     )
 
 
-def _read_idx_pair(image_file: Path, label_file: Path, *, classes: int) -> tuple[Array, Array]:
+def _find_idx(name: str, data_dir: PathLike) -> list[File]:
+    folders = DATASETS[name].folders
+    test = ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"]
+    train = ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"]
+    if name in _TEST_ONLY:
+        found = find_files(name, data_dir, folders, test)
+        folder = Path(str(found[0])).parent
+        if not any(find_file(folder, stem) for stem in train):
+            return found
+    return find_files(name, data_dir, folders, train + test)
+
+
+def read_idx_pair(
+    image_file: File, label_file: File, *, classes: int, first: int = 0
+) -> tuple[Array, Array]:
+    """Images `(n, 1, height, width)` and class numbers from 0; the file counts from `first`."""
     images, labels = read_idx(image_file), read_idx(label_file)
     if images.ndim != 3 or images.dtype != np.uint8:
         raise ValueError(
@@ -182,5 +191,10 @@ def _read_idx_pair(image_file: Path, label_file: Path, *, classes: int) -> tuple
             f"{image_file} has {len(images)} images, but {label_file} has {len(labels)} labels: "
             "they belong to different parts or sets. Put the two official files of one part there."
         )
-    check_labels(labels, label_file, classes)
-    return images[:, None], labels.astype(np.int32)
+    classed = labels.astype(np.int32) - first
+    if labels.size and (classed.min() < 0 or classed.max() >= classes):
+        raise ValueError(
+            f"{label_file} has labels from {labels.min()} to {labels.max()}, where "
+            f"{first}..{classes - 1 + first} were expected. Put the official file there."
+        )
+    return images[:, None], classed

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from pcx.data._dataset import Array
-from pcx.data._files import PathLike, read_file
+from pcx.data._files import File, Member, PathLike, read_file
 
 # The third byte of the file; multi-byte values are stored most significant byte first.
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
-def read_idx(path: PathLike) -> Array:
+def read_idx(path: PathLike | Member) -> Array:
     """Read one IDX file, plain or compressed (`.gz`, `.xz`).
 
     The file is two zero bytes, a type code, the number of dimensions, each dimension as a
@@ -42,11 +42,11 @@ def read_idx(path: PathLike) -> Array:
         LeCun, Cortes, Burges: The MNIST database of handwritten digits (1998), section
         "File formats".
     """
-    path = Path(path).expanduser()
-    content = read_file(path)
+    file: File = path if isinstance(path, Member) else Path(path).expanduser()
+    content = read_file(file)
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _TYPES:
         raise ValueError(
-            f"{path} is not an IDX file: it begins with {content[:4].hex(' ') or 'nothing'}, where "
+            f"{file} is not an IDX file: it begins with {content[:4].hex(' ') or 'nothing'}, where "
             f"two zero bytes, a type code ({', '.join(f'{code:02x}' for code in _TYPES)}) and the "
             "number of dimensions were expected. Is it still compressed under another suffix, or "
             "an error page saved under this name? Put the official file there."
@@ -54,7 +54,7 @@ def read_idx(path: PathLike) -> Array:
     rank, start = content[3], 4 + 4 * content[3]
     if len(content) < start:
         raise ValueError(
-            f"{path} ends inside its header: {len(content)} bytes, where {rank} dimensions need "
+            f"{file} ends inside its header: {len(content)} bytes, where {rank} dimensions need "
             f"{start}. The file is cut short; copy it again."
         )
     shape = tuple(int(size) for size in np.frombuffer(content, ">u4", rank, offset=4))
@@ -62,7 +62,7 @@ def read_idx(path: PathLike) -> Array:
     expected = math.prod(shape) * dtype.itemsize
     if len(content) - start != expected:
         raise ValueError(
-            f"{path} has {len(content) - start} bytes of data, but its header says shape {shape} "
+            f"{file} has {len(content) - start} bytes of data, but its header says shape {shape} "
             f"of {dtype.itemsize}-byte values, {expected} bytes. The file is damaged; copy it "
             "again."
         )

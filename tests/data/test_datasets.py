@@ -113,7 +113,7 @@ class TestIdx:
             FileNotFoundError,
             match=rf"mnist: data_dir=.* {state}. Put train-images-idx3-ubyte, train-labels-idx1-"
             r"ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte .* into .*mnist, or pass as "
-            "data_dir the folder that holds 'mnist'; pcx.data downloads nothing",
+            "data_dir the folder that holds 'mnist'; pcx.data downloads only with",
         ) as caught:
             load_idx("mnist", tmp_path / folder)
         assert str(tmp_path) in str(caught.value)
@@ -343,7 +343,7 @@ class TestCifar100:
         assert load_cifar100(tmp_path).class_names == ("apple", "aquarium_fish")
 
     def test_missing_files_are_named(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match=r"Put test-images.npy, test-labels.npy .* int"):
+        with pytest.raises(FileNotFoundError, match=r"Put train, test .* or cifar-100-python"):
             load_cifar100(tmp_path)
 
     @pytest.mark.parametrize(

@@ -233,3 +233,40 @@ def test_a_decoder_without_layers_or_with_gaps_is_refused(arguments):
 def test_a_linear_decoder_needs_two_sizes():
     with pytest.raises(ValueError, match="sizes of the bottleneck and of every layer"):
         pxm.LinearDecoder([3])
+
+
+def test_vgg19_has_the_blocks_of_the_paper_and_a_skip_that_is_a_linear_map_of_an_early_state():
+    model = pxm.VGG(19, skip=True, width=1 / 64)
+    channels = [vode.shape[0] for vode in model.vodes]
+    assert channels == [1, 1, 2, 2, 4, 4, 4, 4, 8, 8, 8, 8, 8, 8, 8, 8, 10]
+    # the second convolution, after the first pooling: 1 channel of 16x16, onto 8 features
+    assert model.shortcut.nn.weight.shape == (8, 256)
+    x = jax.random.normal(jax.random.key(0), (3, 32, 32))
+    with pxu.step(model, "init"):
+        u = model(x)
+        early, last = model.vodes[1].get("h"), model.vodes[15].get("h")
+    features = last.reshape(-1) + model.shortcut.nn.weight.get() @ early.reshape(-1)
+    features = features + model.shortcut.nn.bias.get()
+    head = model.layers[-1].nn
+    np.testing.assert_allclose(u, head.weight.get() @ features + head.bias.get(), rtol=1e-5)
+
+
+def test_the_depth_of_a_vgg_may_be_given():
+    numbered, named = pxm.VGG(5, width=1 / 16), pxm.VGG5(width=1 / 16)
+    assert [v.shape for v in numbered.vodes] == [v.shape for v in named.vodes]
+    assert numbered.shortcut is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"channels": 6},
+            "there is no VGG-6 here; pass one of 5, 7, 9, 19, or the output channels",
+        ),
+        ({"channels": 5, "skip": 9}, "skip=9 is none of the 4 convolutions; pass a number from 1"),
+    ],
+)
+def test_an_unknown_depth_or_skip_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        pxm.VGG(**arguments, width=1 / 64)
