@@ -382,6 +382,12 @@ def run(case, lazy, seed):
     return {str(k): v for k, v in out.items()}, skipped
 
 
+def _numbers(leaf):
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    return np.asarray(leaf, np.float64)
+
+
 def difference(case, seed):
     """`(worst relative difference, where, whether anything was skipped)` of one combination."""
     lazy, skipped = run(case, True, seed)
@@ -393,7 +399,7 @@ def difference(case, seed):
         for a, b in zip(
             jax.tree_util.tree_leaves(lazy[name]), jax.tree_util.tree_leaves(value), strict=True
         ):
-            a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+            a, b = _numbers(a), _numbers(b)
             if not np.all(np.isfinite(b)):
                 continue  # diverged: what is left out is zero only while everything is finite
             far = float(np.max(np.abs(a - b), initial=0.0)) / max(
