@@ -179,13 +179,6 @@ class Interface(BaseModule):
         select = self.weights_mask().select
         return [param for param in _params(self.model) if select(param)]
 
-    def check_learning(self, updates: Mapping[str, Any]) -> None:
-        """Refuse to leave a layer untrained that came after the optimiser: `updates` by path."""
-        select, known = self.weights_mask().select, self._known.get()
-        for path, param in named_params(self.model):
-            if path not in known and path not in updates and select(param):
-                raise ValueError(ADDED.format(cls=type(self).__name__, path=path))
-
     # the equations are in PC
 
     def train(self, x: Any, y: Any) -> Any:
@@ -356,6 +349,13 @@ class Interface(BaseModule):
         self.initialise(x, None)
         self.infer_states(x, None)
         return forward(x, None, self.model, None)
+
+    def _check_learning(self, updates: Mapping[str, Any]) -> None:
+        """Refuse to leave a layer untrained that came after the optimiser: `updates` by path."""
+        select, known = self.weights_mask().select, self._known.get()
+        for path, param in named_params(self.model):
+            if path not in known and path not in updates and select(param):
+                raise ValueError(ADDED.format(cls=type(self).__name__, path=path))
 
     def _metrics(self, prediction: Any, y: Any) -> dict[str, Any]:
         return {name: jnp.mean(jnp.asarray(f(prediction, y))) for name, f in self.metrics.items()}

@@ -226,12 +226,14 @@ def curvature(x: Any, y: Any, model: Any, direction: list[jax.Array]) -> jax.Arr
     return jax.jvp(slope, (zero,), (jnp.ones_like(zero),))[1]
 
 
-def _unroll(x: Any, y: Any, model: Any, before: list[Any] | None = None) -> None:
-    """Call the model with h := u + error for each free vode, whose `h` holds the error.
+def _unroll(x: Any, y: Any, model: Any) -> None:
+    """Call the model with h := u + error for each free vode, whose `h` holds the error."""
+    _add_errors(model)
+    model(x, y)
 
-    With `before`, that is what each free vode's `h` holds until its prediction comes.
-    """
-    free = free_states(model)
+
+def _add_errors(model: Any) -> None:
+    """Let each free vode set h := u + error when its u comes; its `h` holds the error now."""
     # one node may be held as several objects here, which share their param
     for module in energy_modules(model):
         vode = module.vode if isinstance(module, Stack) else module
@@ -243,9 +245,6 @@ def _unroll(x: Any, y: Any, model: Any, before: list[Any] | None = None) -> None
             config = vode._config.get()
             ruleset = _with_error(config.ruleset, vode.h.get())
             vode._config = static(replace(config, ruleset=ruleset))
-    for h, value in zip(free, before or [], strict=before is not None):
-        h.set(value)
-    model(x, y)
 
 
 def _with_error(ruleset: Ruleset, error: Any) -> Ruleset:
@@ -286,7 +285,11 @@ def _predictions(x: Any, y: Any, *, model: Any) -> Any:
 
 @vmap(BATCHED, in_axes=(0, 0, 0), axis_name=AXIS)
 def _predictions_from(before: list[Any], x: Any, y: Any, *, model: Any) -> Any:
-    _unroll(x, y, model, before)
+    free = free_states(model)
+    _add_errors(model)
+    for h, value in zip(free, before, strict=True):
+        h.set(value)
+    model(x, y)
     return [vode.get("u") for vode in vodes(model)]
 
 

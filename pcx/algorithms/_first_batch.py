@@ -47,9 +47,11 @@ def first_step(algorithm: Any, x: Any, y: Any, run: Any) -> Any:
     """The first training step of an algorithm, `run()`, with a look before it and after it."""
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree_util.tree_leaves((x, y))):
         return run()  # inside a transform of JAX's own, which is refused there
-    params = [param for _, param in named_params(algorithm.model)]
-    untrained = [(param, jax.tree_util.tree_map(jnp.copy, param.get())) for param in params]
     before = before_first(algorithm, x, y)
+    untrained = []
+    if before not in (None, UNCLAMPED) and algorithm.steps_states:  # then a rate may be named
+        params = [param for _, param in named_params(algorithm.model)]
+        untrained = [(param, jax.tree_util.tree_map(jnp.copy, param.get())) for param in params]
     out = run()
     after_first(algorithm, x, y, before, float(out["energy"]), untrained)
     return out
@@ -79,13 +81,14 @@ def after_first(
     """Look at the energy after the first batch's inference.
 
     Args:
-        untrained: pairs of a param and its value before the batch, which its inference saw.
+        untrained: pairs of a param and its value before the batch, which its inference saw; empty
+            where no state rate can be named.
     """
     if not np.isfinite(energy):
         finite = before is None or np.isfinite(before)
         hint = (
             _stable(algorithm, x, y, untrained)
-            if finite and before is not None
+            if finite and before not in (None, UNCLAMPED)
             else "Look for non-finite values in x, y and the weights."
         )
         _warn(NOT_FINITE, algorithm, value=energy, hint=hint)
@@ -143,7 +146,7 @@ def _is_clamped(algorithm: Any, x: Any, y: Any) -> bool:
 
 def _stable(algorithm: Any, x: Any, y: Any, untrained: list[Any]) -> str:
     """What to say of the state rate: the largest stable one, where states are what is stepped."""
-    if not algorithm.steps_states:
+    if not untrained:
         return SMALLER
 
     def measured() -> Any:

@@ -143,7 +143,7 @@ class PC(Interface):
         """theta <- opt_theta(theta, g / B) with gradients g that were summed over a batch of B."""
         if self.weights():
             updates = self.weight_optim.step(self.model, dF_dtheta, scale_by=1.0 / batch_size(x, y))
-            self.check_learning(updates)
+            self._check_learning(updates)
 
     def weight_gradients(self, x: Any, y: Any) -> tuple[jax.Array, Any]:
         """The batch's mean F in the present states, and dF/dtheta summed over the batch."""

@@ -29,7 +29,8 @@ STRANGER = """{cls}.step: this optimiser was initialised with {names}, which the
 `optim.init(pxu.M(pxnn.LayerParam)(model))` goes with `optim.step(model, grads["model"])`."""
 
 RESHAPED = """{cls}.step: `{path}` has shape {now}, and this optimiser's state is for shape {then}. After a \
-layer was replaced, initialise the optimiser again: `optim.init(mask(model))`."""
+layer was replaced, or for states of a batch of another size, initialise the optimiser again: \
+`optim.init(mask(model))`."""
 
 NO_BATCH = """{cls}.step: `scale_by=True` multiplies by the batch size, which cannot be known \
 here: {why}. Give the number: `optim.step(model, grads, scale_by=x.shape[0])`."""

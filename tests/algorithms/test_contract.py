@@ -307,8 +307,8 @@ def test_a_layer_added_after_the_algorithm_was_made_is_refused_until_the_optimis
     assert algorithm.train_step(x, y)["energy"] > 0
 
 
-@pytest.mark.parametrize("optim", [optax.sgd(0.1), optax.adam(0.1)])
-def test_a_replaced_layer_of_another_shape_trains_or_is_refused(optim):
+@pytest.mark.parametrize(("optim", "remembers"), [(optax.sgd(0.1), False), (optax.adam(0.1), True)])
+def test_a_replaced_layer_of_another_shape_trains_or_is_refused(optim, remembers):
     x, y = batch_of(4)
     algorithm = make(weight_optim=optim)
     algorithm.train_step(x, y)
@@ -317,11 +317,9 @@ def test_a_replaced_layer_of_another_shape_trains_or_is_refused(optim):
     algorithm.model.layers[1] = pxnn.Linear(7, algorithm.model.layers[1].nn.weight.shape[0])
     algorithm.model.vodes[0] = pxc.Vode((7,))
     before = np.asarray(algorithm.model.layers[0].nn.weight.get())
-    if optim.init(jnp.zeros(2))[0] == optax.EmptyState():
-        algorithm.train_step(x, y)
-    else:
+    if remembers:
         with pytest.raises(ValueError, match=r"`layers\[0\]\.nn\.weight` has shape \(7, .*init"):
             algorithm.train_step(x, y)
         algorithm.weight_optim.init(algorithm.weights_mask()(algorithm.model))
-        algorithm.train_step(x, y)
+    algorithm.train_step(x, y)
     assert np.abs(np.asarray(algorithm.model.layers[0].nn.weight.get()) - before).max() > 0
