@@ -7,7 +7,7 @@ from typing import Any
 from pcx.data._cifar import load_cifar10, load_cifar100
 from pcx.data._dataset import Dataset
 from pcx.data._datasets import load_digits, load_idx
-from pcx.data._download import Download
+from pcx.data._download import Download, found_or_downloaded
 from pcx.data._emnist import load_emnist
 from pcx.data._files import PathLike
 from pcx.data._pictures import load_celeba, load_tiny_imagenet
@@ -52,8 +52,9 @@ def load(
         )
     if name == "digits":
         return load_digits(normalize=normalize, **options)
-    if name == "celeba" and download is False:
-        return load_celeba(data_dir, normalize=normalize, **options)
+    if name == "celeba":
+        read = lambda: load_celeba(data_dir, normalize=normalize, **options)
+        return found_or_downloaded(name, data_dir, download, read)
     options |= {"normalize": normalize, "download": download}
     if name.startswith("emnist-"):
         return load_emnist(data_dir, name.removeprefix("emnist-"), **options)

@@ -153,3 +153,10 @@ def test_the_command_line_reads_a_set_and_says_what_is_missing(tmp_path):
     assert done.returncode == 1
     assert "kmnist: http://127.0.0.1:1/train-images-idx3-ubyte.gz cannot be fetched" in done.stderr
     assert np.all([p.parent.name == "mnist" for p in tmp_path.rglob("*ubyte*")])
+
+
+def test_load_says_that_a_set_without_a_server_is_put_there_by_hand(tmp_path):
+    with pytest.raises(ValueError, match=r"celeba cannot be downloaded: .*into .*celeba by hand"):
+        pcx.data.load("celeba", tmp_path, download=True)
+    with pytest.raises(FileNotFoundError, match="img_align_celeba"):
+        pcx.data.load("celeba", tmp_path)
