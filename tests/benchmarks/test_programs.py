@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks import cases, programs
+from benchmarks import cases, programs, trainer
 
 SMALL = cases.mlp("small", [5, 7, 6, 7, 3], 4, T=3)
 DEEP = cases.mlp("small-deep", [4] + [6] * 7 + [3], 5, T=3)
@@ -176,3 +176,10 @@ def test_vgg_shapes_are_those_of_the_papers_table_5():
     shapes = cases.CASES["vgg5-t7"].state_shapes()
     assert shapes == [(128, 16, 16), (256, 8, 8), (512, 4, 4), (512, 1, 1), (10,)]
     assert cases.CASES["vgg7"].state_shapes()[-2:] == [(512, 1, 1), (10,)]
+
+
+def test_the_trainer_is_timed_each_way_against_the_bare_loop():
+    case = trainer.measure([2, 4, 2], batch=4, steps=10, rounds=1, in_a_call=(5,))
+    assert [*case["programs"]] == ["bare", "fit", "fit, 5 in a call"]
+    assert case["programs"]["bare"]["ratio"] == 1
+    assert all(row["us_per_step"] > 0 for row in case["programs"].values())
