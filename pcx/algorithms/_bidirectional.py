@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from ..core import describe
-from ..predictive_coding import EnergyModule, VodeParam, vodes
+from ..predictive_coding import EnergyModule, Vode, VodeParam, vodes
 from ..utils import step
 from ._compiled import compiled
 from ._energies import CACHE, batched
@@ -19,6 +19,13 @@ None where a node has no prediction from above."""
 SHAPE = """BidirectionalPC: backward[{index}] predicts {node}, which is {expected}, but its \
 output is {got}"""
 
+NO_INPUT = """BidirectionalPC: x is None, so it has to be inferred, {why}"""
+
+NO_SHAPE = """which needs its shape: `BidirectionalPC(..., input_shape=(784,))`."""
+
+NO_OUTPUT = """but y is None as well, and its first value is what the backward direction makes of y. \
+Give x or y."""
+
 
 class Bidirectional(EnergyModule):
     """A chain of nodes with layers in both directions, `BidirectionalPC`'s model.
@@ -29,9 +36,15 @@ class Bidirectional(EnergyModule):
         forward: an `EnergyModule` with its vodes in a chain: h_1 ... h_L, h_0 = x.
         backward: g_0 ... g_{L-1}, callables on one sample; None for a node without one.
         alpha_f, alpha_b: weights of the two directions.
+        input_shape: shape of one x, for a model that may be called without it.
+
+    Attributes:
+        input: with `input_shape`, the vode of h_0, without an energy of its own: clamped to x, or
+            free where x is None. Else None.
 
     Raises:
-        ValueError: not one backward layer for each vode; later, a prediction of the wrong shape.
+        ValueError: not one backward layer for each vode; later, a prediction of the wrong shape, or
+            no x where `input` is None.
     """
 
     def __init__(
@@ -40,6 +53,7 @@ class Bidirectional(EnergyModule):
         backward: Sequence[Callable[[Any], Any] | None],
         alpha_f: float = 1.0,
         alpha_b: float = 1.0,
+        input_shape: Sequence[int] | None = None,
     ):
         nodes = len(vodes(forward))
         if len(backward) != nodes:
@@ -48,11 +62,31 @@ class Bidirectional(EnergyModule):
         self.backward: list[Any] = list(backward)
         self.alpha_f, self.alpha_b = alpha_f, alpha_b
         self.below = VodeParam.Cache()
+        self.input = None if input_shape is None else Vode(tuple(input_shape), None)
+        if self.input is not None:
+            self.input.h.frozen = True
 
     def __call__(self, x: Any, y: Any = None) -> Any:
-        """The forward model's prediction for one sample."""
+        """The forward model's prediction for one sample; without x, from the state of `input`."""
+        if self.input is not None:
+            self.input(self.generate(y) if x is None else x)
+            if x is not None:
+                self.input.set("h", x)
+            x = self.input.get("h")
+        elif x is None:
+            raise ValueError(NO_INPUT.format(why=NO_SHAPE))
         self.below["x"] = x
         return self.forward(x, y)
+
+    def generate(self, y: Any) -> Any:
+        """What the backward direction alone makes of one output."""
+        if y is None:
+            raise ValueError(NO_INPUT.format(why=NO_OUTPUT))
+        if None in self.backward:
+            raise ValueError("generate: a backward layer is None, so x cannot be reached from y")
+        for layer in reversed(self.backward):
+            y = layer(y)
+        return y
 
     def energy(self) -> Any:
         """F of one sample."""
@@ -88,7 +122,12 @@ class BidirectionalPC(PC):
             + alpha_b sum_{l<L} 1/2 |h_l - g_l(h_{l+1})|^2,        h_0 = x,  h_L = y
 
     Inference and learning are those of PC on this energy; both directions learn. States start with
-    a forward pass. With alpha_b = 0 (and alpha_f = 1) it is PC.
+    a forward pass. With alpha_b = 0 (and alpha_f = 1) it is PC. The forward model may have skip
+    connections, and a backward layer may be any function of the node above it, so
+    `lambda h: h + g(h)` is a skip as well.
+
+    With `input_shape`, x may be None in any method: h_0 is then a free state, which starts at what the
+    backward direction makes of y, and after `infer(None, y)` is in `model.input.h`.
 
     Args:
         model: the forward direction f, a chain of vodes, as for any algorithm.
@@ -97,12 +136,14 @@ class BidirectionalPC(PC):
             g_l vode l - 1 (counted from 0) from vode l. Layers, `Sequential`s, or any callables on
             one sample; None for no prediction.
         alpha_f, alpha_b: weights of the two directions.
+        input_shape: shape of one x, to infer x where it is None.
 
     Attributes:
         model: a `Bidirectional` with the user's model in `.forward` and the layers in `.backward`.
 
     Raises:
-        ValueError: not one backward layer for each vode.
+        ValueError: not one backward layer for each vode; later, x is None without `input_shape`, or
+            together with y.
 
     Example:
         >>> import jax, jax.numpy as jnp, pcx.algorithms as pxa, pcx.models as pxm, pcx.nn as pxnn
@@ -127,11 +168,18 @@ class BidirectionalPC(PC):
         backward: Sequence[Callable[[Any], Any] | None],
         alpha_f: float = 1.0,
         alpha_b: float = 1.0,
+        input_shape: Sequence[int] | None = None,
         **options: Any,
     ):
         if isinstance(model, EnergyModule):
-            model = Bidirectional(model, backward, alpha_f, alpha_b)
+            model = Bidirectional(model, backward, alpha_f, alpha_b, input_shape)
         super().__init__(model, *args, **options)
+
+    def initialise(self, x: Any, y: Any) -> Any:
+        """As `PC.initialise`; a missing x is one of the states that inference moves."""
+        if self.model.input is not None:
+            self.model.input.h.frozen = x is not None
+        return super().initialise(x, y)
 
     def generate(self, y: Any) -> Any:
         """What the backward direction alone makes of outputs y, (batch, *event): inputs x.
@@ -139,8 +187,6 @@ class BidirectionalPC(PC):
         Raises:
             ValueError: a node has no prediction from above.
         """
-        if None in self.model.backward:
-            raise ValueError("generate: a backward layer is None, so x cannot be reached from y")
         return self._generate(y)
 
     @compiled()
@@ -169,6 +215,4 @@ def _both_energies(x: Any, y: Any, *, model: Any) -> Any:
 
 @batched
 def _backward_pass(y: Any, _: Any, *, model: Any) -> Any:
-    for layer in reversed(model.backward):
-        y = layer(y)
-    return y
+    return model.generate(y)

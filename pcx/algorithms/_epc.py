@@ -60,12 +60,15 @@ class EPC(PC):
             With damping 1 this minimises the Gauss-Newton model of E along d. It needs one pass
             forward (`jax.jvp`) more per step, no tuning, and no state optimiser.
         damping: the factor of a scaled step.
+        rate: divide the weight gradients by min(1, rate * T). With plain steps of this size the
+            gradients of the hidden layers then have about the size of back-propagation's, however
+            few the steps; those of the output layer are larger by the same factor. None: by 1.
         distance: add "distance" to what `train_step` gives: |dE/deps| at the end of inference
             relative to the start, averaged over the batch. 1: nothing was inferred, the errors are
             those of back-propagation; 0: equilibrium, where PC would end.
 
     Raises:
-        ValueError: an unknown `step`, or damping <= 0; "scaled" for a model whose energy is not the
+        ValueError: an unknown `step`, damping <= 0 or rate <= 0; "scaled" for a model whose energy is not the
             sum of its vodes'.
 
     Example:
@@ -88,6 +91,7 @@ class EPC(PC):
         *args: Any,
         step: Literal["fixed", "scaled"] = "fixed",
         damping: float = 1.0,
+        rate: float | None = None,
         distance: bool = False,
         **options: Any,
     ):
@@ -96,12 +100,15 @@ class EPC(PC):
             raise ValueError(f'EPC: step must be "fixed" or "scaled"; got {step!r}')
         if not damping > 0:
             raise ValueError(f"EPC: damping must be positive; got {damping!r}")
+        if rate is not None and not rate > 0:
+            raise ValueError(f"EPC: rate is that of the steps on the errors, above 0; got {rate!r}")
         if step == "scaled" and not is_additive(self.model):
             raise ValueError(NOT_A_SUM.format(model=type(self.model).__name__))
         if step == "scaled" and self.solver is not None:
             why = 'step="scaled" measures the size of steps of its own'
             raise ValueError(SOLVER.format(cls="EPC", solver=type(self.solver).__name__, why=why))
         self.step, self.damping, self.distance = step, damping, distance
+        self.rate = rate
 
     def infer_states(self, x: Any, y: Any, **watch: bool) -> Record:
         """States to errors, T steps on the errors, and back; in place."""
@@ -120,6 +127,14 @@ class EPC(PC):
             record = record._replace(info={"distance": jnp.mean(distance)})
         to_states(x, y, model)
         return record
+
+    def weight_gradients(self, x: Any, y: Any) -> tuple[jax.Array, Any]:
+        """As `PC.weight_gradients`, divided by min(1, rate * T)."""
+        F, grads = super().weight_gradients(x, y)
+        if self.rate is not None and self.T:
+            divisor = min(1.0, self.rate * self.T)
+            grads = jax.tree_util.tree_map(lambda g: g / divisor, grads)
+        return F, grads
 
     def inference_energy(self, x: Any, y: Any, *, model: Any) -> jax.Array:
         """The batch's total energy as a function of the errors."""

@@ -39,8 +39,9 @@ class NudgedPC(PC):
         beta: strength of nudging at epoch 0, in (0, 1].
         mode: "positive", "negative" or "centred".
         beta_increase: beta grows by this much per epoch, up to 1 (`start_epoch`).
-        alternate: how centred nudging chooses: "epoch" draws PN or NN for each epoch, "batch" for each
-            batch, "average" runs both from the same initial states and averages the gradients.
+        alternate: how centred nudging chooses: "epoch" for each epoch, "batch" for each batch; "average"
+            runs both from the same initial states and averages the gradients.
+        random: whether centred nudging draws PN or NN; else they take turns, PN first (in each epoch).
         scale: what the weight gradient is multiplied by: "beta" for 1/beta, "sign" for the sign of beta
             alone (as printed in Pinchetti et al., Appendix B). With Adam the difference is slight.
         rkg: where "epoch" draws its random numbers.
@@ -76,6 +77,7 @@ class NudgedPC(PC):
         beta_increase: float = 0.0,
         alternate: Literal["epoch", "batch", "average"] = "epoch",
         scale: Literal["beta", "sign"] = "beta",
+        random: bool = True,
         rkg: RandomKeyGenerator = RKG,
         **options: Any,
     ):
@@ -92,7 +94,7 @@ class NudgedPC(PC):
                 'NudgedPC: alternate="average" runs inference twice from the same initial states, which '
                 'init="persistent" cannot give; use init="forward", or alternate="batch"'
             )
-        self.mode, self.scale, self.alternate = mode, scale, alternate
+        self.mode, self.scale, self.alternate, self.random = mode, scale, alternate, random
         # params, so that another value compiles nothing anew
         self.initial_beta = Param(jnp.asarray(float(beta)))
         self.beta_increase = Param(jnp.asarray(float(beta_increase)))
@@ -104,7 +106,8 @@ class NudgedPC(PC):
         size = min(float(self.initial_beta) + epoch * float(self.beta_increase), 1.0)
         sign = _SIGN[self.mode]
         if self.mode == "centred" and self.alternate == "epoch":
-            sign = 1.0 if bool(jax.random.bernoulli(self._rkg())) else -1.0
+            positive = bool(jax.random.bernoulli(self._rkg())) if self.random else epoch % 2 == 0
+            sign = 1.0 if positive else -1.0
         self.beta.set(jnp.asarray(sign * size, self.beta.dtype))
 
     def start(self, x: Any, y: Any) -> tuple[Any, Any]:
@@ -112,7 +115,7 @@ class NudgedPC(PC):
         prediction = self.initialise(x, y)
         if y is None:
             return prediction, None
-        if self.mode == "centred" and self.alternate == "batch":
+        if self.mode == "centred" and self.alternate == "batch" and self.random:
             self.beta *= jnp.where(jax.random.bernoulli(RKG()), 1.0, -1.0)
         return prediction, self.target(y, output_means(x, y, self.model))
 
@@ -123,8 +126,12 @@ class NudgedPC(PC):
 
     def train(self, x: Any, y: Any) -> Trained:
         """One training step; "average" infers twice, with opposite nudges from the same initial states."""
-        if not (self.mode == "centred" and self.alternate == "average") or y is None:
-            return super().train(x, y)
+        centred = self.mode == "centred" and y is not None
+        if not (centred and self.alternate == "average"):
+            trained = super().train(x, y)
+            if centred and self.alternate == "batch" and not self.random:
+                self.beta *= -1
+            return trained
         runs = []
         for _ in range(2):
             prediction, nudged = self.start(x, y)
@@ -132,8 +139,8 @@ class NudgedPC(PC):
             runs.append((prediction, record, *self.weight_gradients(x, nudged)))
             self.beta *= -1
         (prediction, record, F, grads), (_, _, mirrored_F, mirrored) = runs
-        centred = jax.tree_util.tree_map(lambda a, b: (a + b) / 2, grads, mirrored)
-        self.apply_gradients(centred, x, y)
+        average = jax.tree_util.tree_map(lambda a, b: (a + b) / 2, grads, mirrored)
+        self.apply_gradients(average, x, y)
         return Trained(prediction, (F + mirrored_F) / 2, record)
 
     def weight_gradients(self, x: Any, y: Any) -> tuple[jax.Array, Any]:

@@ -124,3 +124,48 @@ def test_mistakes_are_explained():
         wrong.train_step(jnp.ones((1, 4), "float32"), jnp.ones((1, 2), "float32"))
     with pytest.raises(TypeError, match="BidirectionalPC needs an EnergyModule"):
         pxa.BidirectionalPC(pxnn.Linear(2, 2), backward=[])
+
+
+@pytest.mark.parametrize("kind", ["after", "skip"])
+def test_without_x_the_input_is_inferred_as_by_the_oracle(kind, rng):
+    net, back, x, y = problem(rng, kind)
+    weights = {"alpha_f": 0.7, "alpha_b": 0.3}
+    h = [y]
+    for layer in reversed(back):
+        h[0] = layer(h[0])
+    for layer in [net[k] for k in range(1, net.L)]:
+        h.append(layer(h[-1]))
+    h.append(y)
+    velocity = [0.0 * a for a in h[:-1]]
+    for _ in range(6):
+        grads = bidirectional.state_gradient(net, back, h, 0.7, 0.3)
+        velocity = [0.5 * v + g for v, g in zip(velocity, grads, strict=False)]
+        h[:-1] = [a - 0.1 * v for a, v in zip(h, velocity, strict=False)]
+    algorithm = bpc(net, back, T=6, input_shape=x.shape[1:], **weights)
+    algorithm.infer(None, y)
+    found = [algorithm.model.input.h.get(), *states(algorithm.model.forward)]
+    assert_close(found, h, atol=1e-12)
+    energy = bidirectional.energy(net, back, h, 0.7, 0.3)
+    np.testing.assert_allclose(algorithm.energy(None, y), energy)
+    expected = bidirectional.weight_gradients(net, back, h, 0.7, 0.3)
+    forward, backward, _ = learned(algorithm, None, y)
+    assert_close(forward, flatten(expected[0]), atol=1e-12)
+    assert_close(backward, flatten(expected[1]), atol=1e-12)
+
+
+def test_an_input_that_may_be_missing_changes_nothing_where_it_is_there(rng):
+    net, back, x, y = problem(rng)
+    forward, backward, metrics = learned(bpc(net, back), x, y)
+    algorithm = bpc(net, back, input_shape=x.shape[1:])
+    algorithm.infer(None, y)
+    again, too, same = learned(algorithm, x, y)
+    assert_close([*again, *too], [*forward, *backward], atol=1e-12)
+    np.testing.assert_allclose(same["energy"], metrics["energy"])
+
+
+def test_an_input_that_can_be_neither_read_nor_inferred_is_refused(rng):
+    net, back, x, y = problem(rng)
+    with pytest.raises(ValueError, match=r"x is None.*input_shape="):
+        bpc(net, back).infer(None, y)
+    with pytest.raises(ValueError, match="y is None as well"):
+        bpc(net, back, input_shape=x.shape[1:]).model(None, None)

@@ -142,6 +142,15 @@ def test_after_one_small_step_hidden_gradients_are_eta_times_backpropagation(rng
     assert "distance" not in metrics
 
 
+@pytest.mark.parametrize(("rate", "divisor"), [(0.02, 0.1), (0.5, 1.0), (None, 1.0)])
+def test_weight_gradients_are_divided_by_the_rate_times_the_steps(rate, divisor, rng):
+    net, x, y = problem(rng)
+    expected = epc.epc(net, x, y, T=5, optim=SGD(0.02))
+    model = Network(net, pxc.se_energy)
+    grads, _ = learned(model, sgd(5, lr=0.02, rate=rate)(model), x, y)
+    assert_close(grads, [g / divisor for g in flatten(expected.grads)], atol=1e-12)
+
+
 def test_without_steps_the_distance_is_one_and_only_the_output_layer_learns(rng):
     net, x, y = problem(rng)
     model = Network(net)

@@ -136,6 +136,28 @@ def test_centred_nudging_draws_a_sign_for_each_batch():
     assert traces.count == 1
 
 
+def test_centred_nudging_may_take_turns_instead_of_drawing():
+    net, x, y = problem()
+    algorithm = make(net, beta=0.5, mode="centred", random=False)
+    signs = []
+    for epoch in range(4):
+        algorithm.start_epoch(epoch)
+        signs.append(float(algorithm.beta))
+    assert signs == [0.5, -0.5, 0.5, -0.5]
+
+    both = [
+        flatten(nudging.nudged(net, x, y, beta=b, T=2, optim=OPTIMISERS["sgd"][1]).grads)
+        for b in (0.5, -0.5)
+    ]
+    batches = make(net, T=2, beta=0.5, mode="centred", alternate="batch", random=False)
+    for epoch in range(2):
+        batches.start_epoch(epoch)
+        for expected in (*both, both[0]):
+            batches.model = model_of(net)
+            batches.infer(x, y)  # takes no turn
+            assert_close(learned(batches, x, y)[0], expected, atol=1e-12)
+
+
 def test_unlabelled_batches_are_let_through():
     net, x, _ = problem()
     algorithm = make(net, beta=0.5, mode="centred", alternate="average")
