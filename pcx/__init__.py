@@ -1,5 +1,7 @@
 """pcx: predictive coding networks and other energy-based models in JAX, in the manner of PyTorch."""
 
+from typing import TYPE_CHECKING, Any
+
 from . import core as core
 from . import functional as functional
 from . import nn as nn
@@ -31,3 +33,23 @@ from .predictive_coding import VodeParam as VodeParam
 from .predictive_coding import ce_energy as ce_energy
 from .predictive_coding import se_energy as se_energy
 from .predictive_coding import zero_energy as zero_energy
+
+if TYPE_CHECKING:
+    from . import algorithms as algorithms
+    from . import analysis as analysis
+    from . import data as data
+    from . import models as models
+    from . import training as training
+else:
+    _LATER = ("algorithms", "analysis", "data", "models", "training")
+
+    def __getattr__(name: str) -> Any:
+        # not needed to write models, and slower to import than the rest
+        if name in _LATER:
+            import importlib
+
+            return importlib.import_module(f".{name}", __name__)
+        raise AttributeError(f"module 'pcx' has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_LATER})
