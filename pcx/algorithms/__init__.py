@@ -4,6 +4,7 @@ from ._backprop import Backprop as Backprop
 from ._bidirectional import BidirectionalPC as BidirectionalPC
 from ._compiled import compiled as compiled
 from ._epc import EPC as EPC
+from ._equilibrium_prop import EquilibriumProp as EquilibriumProp
 from ._gradient import gradient as gradient
 from ._hybrid import HybridPC as HybridPC
 from ._ipc import IPC as IPC
@@ -19,6 +20,7 @@ from ._pc import PC as Algorithm  # noqa: F401
 from ._pc import PC as PC
 from ._pc import Trained as Trained
 from ._pcalm import PCALM as PCALM
+from ._red_black import RedBlack as RedBlack
 from ._solvers import Diffrax as Diffrax
 from ._solvers import StateSolver as StateSolver
 from ._torch2pc import PCGradients as PCGradients

@@ -67,6 +67,8 @@ class Interface(BaseModule):
     descends = True
     # whether the steps are on the states themselves
     steps_states = True
+    # whether frozen outputs stay at their target during inference
+    clamps_output = True
 
     def __init__(
         self,

@@ -100,6 +100,10 @@ ALGORITHMS = {
     "ZIL + PC": Case(of(pxa.ZIL, 6), {"descends": False}),
     "PCALM": Case(of(pxa.PCALM, 4), {"descends": False}),
     "EPC": Case(of(pxa.EPC)),
+    "EquilibriumProp": Case(of(pxa.EquilibriumProp, 2, None)),
+    "EquilibriumProp random": Case(
+        of(pxa.EquilibriumProp, mode="random"), {"per_sample": False}, ("mlp",)
+    ),
     "BidirectionalPC": Case(bidirectional, models=("mlp", "skip")),
     "Backprop": Case(of(pxa.Backprop), {"infers": False}),
 }
