@@ -20,8 +20,9 @@ from ..predictive_coding import EnergyModule, VodeParam, free_states, vodes
 from ..utils import Optim, step
 from . import _lazy
 from ._compiled import compiled
+from ._curvature import largest_curvatures
 from ._energies import CACHE, call, forward, vode_energies
-from ._first_batch import first_step, largest_state_rate
+from ._first_batch import first_step
 from ._loop import Record, Stop
 from ._solvers import StateSolver
 from ._start import TRAINABLE, Start, check_start, once_unfrozen
@@ -317,7 +318,8 @@ class Interface(BaseModule):
 
             2 / lambda,   lambda the largest eigenvalue of d2F/dh2, over all samples, after initialisation
 
-        Momentum and training, which moves lambda, call for less.
+        h is what inference steps on: the states, for `EPC` the errors. Momentum and training, which moves lambda,
+        call for less.
 
         Example:
             >>> import jax.numpy as jnp, pcx.algorithms as pxa, pcx.models as pxm
@@ -330,7 +332,7 @@ class Interface(BaseModule):
         """
         with self._aside():
             _, y = self.start(x, y)
-            return largest_state_rate(self, x, y)
+            return 2 / jnp.maximum(jnp.max(largest_curvatures(self, x, y)), 0)
 
     def passes(self, phase: str) -> Any:
         """A context for the passes of a phase: they move running statistics if the option says so."""

@@ -128,6 +128,10 @@ class EPC(PC):
         to_states(x, y, model)
         return record
 
+    def to_stepped(self, x: Any, y: Any) -> None:
+        """States to errors."""
+        to_errors(x, y, self.model)
+
     def weight_gradients(self, x: Any, y: Any) -> tuple[jax.Array, Any]:
         """As `PC.weight_gradients`, divided by min(1, rate * T)."""
         F, grads = super().weight_gradients(x, y)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core import RKG, RKG_LOCK, named_params
 from ..functional import pure
-from ..predictive_coding import free_states, vodes
+from ..predictive_coding import vodes
 from ..utils import step
 from . import _lazy
 from ._energies import CACHE, batched
@@ -72,7 +72,7 @@ def before_first(algorithm: Any, x: Any, y: Any) -> float | None:
     forward = algorithm.init == "forward" and algorithm.solver is None
     if not (comparable and forward and algorithm.T):
         return None
-    return float(jnp.mean(_untouched(algorithm, lambda: algorithm.energy(x, y, T=0))))
+    return float(jnp.mean(untouched(algorithm, lambda: algorithm.energy(x, y, T=0))))
 
 
 def after_first(
@@ -154,37 +154,11 @@ def _stable(algorithm: Any, x: Any, y: Any, untrained: list[Any]) -> str:
             param.set(value)
         return algorithm.largest_state_rate(x, y)
 
-    rate = _untouched(algorithm, measured)
+    rate = untouched(algorithm, measured)
     return STABLE.format(rate=float(rate)) if np.isfinite(rate) else SMALLER
 
 
-def largest_state_rate(algorithm: Any, x: Any, y: Any, iterations: int = 30) -> jax.Array:
-    """2 / lambda, with lambda the largest curvature of a batch's energy in the present states."""
-    h = [state.get() for state in free_states(algorithm.model)]
-
-    def energy(values: Any, *, algorithm: Any) -> Any:
-        for state, value in zip(free_states(algorithm.model), values, strict=True):
-            state.set(value)
-        with step(algorithm.model, clear_params=(CACHE, CACHE)):
-            return algorithm.inference_energy(x, y, model=algorithm.model)
-
-    slope = jax.grad(pure(energy, algorithm=algorithm))
-    norm = lambda v: jnp.sqrt(sum(jnp.sum(jnp.square(a)) for a in v))
-
-    # power iteration
-    def iterate(_: Any, carry: Any) -> Any:
-        v, _ = carry
-        curved = jax.jvp(slope, (h,), (v,))[1]
-        size = norm(curved)
-        return [a / size for a in curved], size
-
-    key = jax.random.PRNGKey(0)
-    v = [jax.random.normal(jax.random.fold_in(key, i), a.shape, a.dtype) for i, a in enumerate(h)]
-    v = [a / norm(v) for a in v]
-    return 2 / jax.lax.fori_loop(0, iterations, iterate, (v, norm(v)))[1]
-
-
-def _untouched(algorithm: Any, run: Any) -> Any:
+def untouched(algorithm: Any, run: Any) -> Any:
     """A value computed by the algorithm, with all that the computation wrote put back."""
     kept = [(p, p.get()) for _, p in named_params(algorithm)]
     with RKG_LOCK:  # a key that another thread draws meanwhile must not come again

@@ -125,6 +125,9 @@ class PC(Interface):
         self.start_states()
         return loop(self, type(self).step_states, x, y, energies=energies, states=states)
 
+    def to_stepped(self, x: Any, y: Any) -> None:
+        """Replace each free state by what inference steps on, in place: here that is the state."""
+
     def step_states(self, x: Any, y: Any, t: Any) -> tuple[jax.Array, Any]:
         """h <- opt_h(h, dF/dh): one step on the free states, from t = 0; F before it, and dF/dh."""
         h = free_states(self.model)

@@ -12,3 +12,6 @@ from ._ood import roc_curve as roc_curve
 from ._ood import softmax_score as softmax_score
 from ._plots import plot_energies as plot_energies
 from ._plots import plot_scores as plot_scores
+from ._regime import Regime as Regime
+from ._regime import regime as regime
+from ._watch import WatchRegime as WatchRegime

@@ -28,6 +28,11 @@ class Table:
         for name, column in self.columns.items():
             column += [row.get(name, math.nan) for row in rows]
 
+    def note(self, values: Mapping[str, float]) -> None:
+        """Put more values into the last row."""
+        for name, value in values.items():
+            self.columns.setdefault(name, [math.nan] * len(self))[-1] = value
+
     def __len__(self) -> int:
         return max(map(len, self.columns.values()), default=0)
 
@@ -67,6 +72,18 @@ class History:
     def add_epoch(self, row: Mapping[str, float]) -> None:
         """Append the numbers of an epoch."""
         self._epochs.add([{"epoch": len(self) + 1, **row}])
+
+    def note(self, values: Mapping[str, float]) -> None:
+        """Add quantities to the last epoch's numbers, as a callback does at the end of an epoch.
+
+        Raises:
+            ValueError: there is no epoch yet.
+        """
+        if not len(self):
+            raise ValueError(
+                "History.note adds to the last epoch's numbers, and there is no epoch yet"
+            )
+        self._epochs.note(values)
 
     def add_batches(
         self,
