@@ -26,8 +26,11 @@ def measure(algorithm: Any, x: Any, y: Any, samples: int) -> dict[str, Any]:
     """All numbers of a `Regime`; by sample, or by layer as "layers" has them."""
     model = algorithm.model
     with algorithm._aside(), training_batch(model):
+        clamped = [vode.is_frozen for vode in vodes(model)]
         _, target = algorithm.start(x, y)
-        groups, out = layers_of(algorithm, x, target)
+        # an algorithm may clamp or free a node for this batch
+        outputs = [a or v.is_frozen for a, v in zip(clamped, vodes(model), strict=True)]
+        groups, out = layers_of(algorithm, x, target, outputs)
         out["curvatures"] = pure(_curvatures, algorithm=algorithm)(x, target)
         before, before_e = pure(_slopes, algorithm=algorithm)(x, target)
         algorithm.infer_states(x, target)
@@ -36,6 +39,8 @@ def measure(algorithm: Any, x: Any, y: Any, samples: int) -> dict[str, Any]:
         out["ratio"] = jnp.sqrt(_over(_dot(after, after), _dot(before, before), 0.0))
         out["relaxed"] = 1 - _over(_dot(after_e, before_e), _dot(before_e, before_e), 1.0)
         sizes = [jnp.sum(jnp.square(e)) for e in pure(_errors, algorithm=algorithm)(x, target)]
+        algorithm._clear()
+        model.clear_params(VodeParam)
         learned = pure(_learned, algorithm=algorithm)(x, y)
         values = [weight.get() for weight in algorithm.weights()]
         loss = pure(_loss, algorithm=algorithm)
@@ -45,7 +50,7 @@ def measure(algorithm: Any, x: Any, y: Any, samples: int) -> dict[str, Any]:
             alone = pure(_alone, algorithm=algorithm)
             out["alone"] = jax.lax.map(lambda i: alone(i, x, y), jnp.arange(number))
 
-    outputs = sum(s for s, vode in zip(sizes, vodes(model), strict=True) if vode.is_frozen)
+    final = sum(size for size, is_output in zip(sizes, outputs, strict=True) if is_output)
     for name in ("cosine", "norm_ratio", "share", "error_ratio"):
         out[name] = []
     for members, nodes in groups:
@@ -54,11 +59,13 @@ def measure(algorithm: Any, x: Any, y: Any, samples: int) -> dict[str, Any]:
         out["norm_ratio"].append(jnp.sqrt(_over(_inner(g, g), _inner(bp, bp), jnp.nan)))
         out["share"].append(_over(_inner(g, g), _inner(w, w), 0.0))
         own = jnp.asarray(sum(sizes[k] for k in nodes) if nodes else jnp.nan)
-        out["error_ratio"].append(jnp.sqrt(_over(own, jnp.asarray(outputs), jnp.nan)))
+        out["error_ratio"].append(jnp.sqrt(_over(own, jnp.asarray(final), jnp.nan)))
     return {**out, "total_cosine": _cosine(learned, propagated)}
 
 
-def layers_of(algorithm: Any, x: Any, y: Any) -> tuple[list[Any], dict[str, Any]]:
+def layers_of(
+    algorithm: Any, x: Any, y: Any, outputs: list[bool]
+) -> tuple[list[Any], dict[str, Any]]:
     """Layers in the order of the params.
 
     Returns:
@@ -74,7 +81,7 @@ def layers_of(algorithm: Any, x: Any, y: Any) -> tuple[list[Any], dict[str, Any]
         # an equinox module is the `nn` of a layer
         layer = path.split(".nn.")[0] if ".nn." in path else path.rpartition(".")[0] or path
         numbers.setdefault(layer, []).append(k)
-    distance = [0.0 if node.is_frozen else math.inf for node in nodes]
+    distance = [0.0 if is_output else math.inf for is_output in outputs]
     for _ in nodes:
         for k, inputs in enumerate(wave.inputs):
             for j in inputs:
@@ -87,6 +94,8 @@ def layers_of(algorithm: Any, x: Any, y: Any) -> tuple[list[Any], dict[str, Any]
         first = min((t for t, now in enumerate(active) if now & terms), default=math.inf)
         if not algorithm.steps_states:  # a step on the errors reaches all of them
             first = min(first, 1)
+        if algorithm.solver is not None and first > 0:  # its steps are its own
+            first = math.nan
         reach.append(0.0 if isinstance(algorithm, Backprop) else float(first))
         predicted = [node for i in sorted(terms) if (node := wave.terms[i]) is not None]
         depth.append(min((distance[node] for node in predicted), default=math.inf))
@@ -159,7 +168,6 @@ def _learned(x: Any, y: Any, *, algorithm: Any) -> Arrays:
     algorithm.apply_gradients = collect
     if isinstance(algorithm, IPC):
         algorithm.unroll = True  # gradients cannot leave a scan this way
-    algorithm.model.clear_params(VodeParam | CACHE)
     with session():
         algorithm.train(x, y)
     return total

@@ -38,7 +38,7 @@ class Regime(NamedTuple):
         cosine, norm_ratio: of the weight gradient of a training step and that of back-propagation.
         total_cosine: the cosine over all weights.
         reach: the steps of inference after which a layer's weights can have a gradient; inf if they
-            never have one.
+            never have one, nan where a solver moves the states.
         error_ratio: |e_l| / |e_L| after inference, with e_l = -dF/du_l of what the layer predicts
             and e_L that of the outputs.
         effective_depth: how many layers, from the output down, have 99 % of sum_l |g_l|^2 /
