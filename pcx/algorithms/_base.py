@@ -118,9 +118,8 @@ class Interface(BaseModule):
         if isinstance(state_optim, StateSolver):
             self._accept(state_optim)
             state_optim = None
-        self.state_optim = Optim(ox.sgd(5e-2) if state_optim is None else state_optim)
-        optim = ox.adamw(1e-3) if weight_optim is None else weight_optim
-        self.weight_optim = optim if isinstance(optim, Optim) else Optim(optim)
+        self.state_optim = _as_optim(ox.sgd(5e-2) if state_optim is None else state_optim)
+        self.weight_optim = _as_optim(ox.adamw(1e-3) if weight_optim is None else weight_optim)
         trainable = once_unfrozen(self.weights_mask())
         self._known = static(frozenset(path for path, _ in named_params(model)))
         if self.weight_optim.state.get() is None and any(map(trainable.select, _params(model))):
@@ -389,6 +388,10 @@ class Interface(BaseModule):
 
 def _params(model: Any) -> list[BaseParam]:
     return [param for _, param in named_params(model)]
+
+
+def _as_optim(optim: Any) -> Optim:
+    return optim if isinstance(optim, Optim) else Optim(optim)
 
 
 def _is_pcx(method: Any) -> bool:

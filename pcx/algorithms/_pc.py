@@ -53,8 +53,8 @@ class PC(Interface):
         model: an `EnergyModule` whose `__call__(x, y=None)` takes one sample, clamps y on its output vode
             (`self.vodes[-1].set("h", y)`, with `h.frozen = True`) when given, and returns the prediction.
         T: number of inference steps.
-        state_optim: an optax transformation for the states, started afresh for every batch; or a solver
-            such as `pxa.Diffrax(...)`. Gradients are those of each sample's own energy.
+        state_optim: an optax transformation (or `pxu.Optim`) for the states, started afresh for every
+            batch; or a solver such as `pxa.Diffrax(...)`. Gradients are those of each sample's own energy.
         weight_optim: an optax transformation (or `pxu.Optim`, `pxu.OptimTree`) for the weights. Gradients
             are averaged over the batch.
         init: how states start: "forward" (h := u), "zero", "normal" (standard normal; `("normal", 0.1)` for

@@ -7,7 +7,7 @@ import optax as ox
 
 from ..core import is_param, named_params
 from ..predictive_coding import free_states, vodes
-from ..utils import Optim, OptimTree
+from ..utils import OptimTree
 from . import _lazy
 from ._gradient import gradient, grads_of
 from ._lazy import Dependencies, lazy_safe
@@ -79,8 +79,6 @@ class ZIL(PC):
         **options: Any,
     ):
         if not isinstance(weight_optim, OptimTree):
-            if isinstance(weight_optim, Optim):
-                weight_optim = weight_optim.optax
             optax = ox.adamw(1e-3) if weight_optim is None else weight_optim
             weight_optim = OptimTree(optax, is_param)
         super().__init__(model, T, state_optim, weight_optim, **options)

@@ -10,11 +10,11 @@ import optax
 from ..utils import Optim
 
 NOT_INJECTED = """The learning rate of this optimiser is fixed inside it and cannot be changed. \
-Make it a part of the optimiser's state:
+Give it to the optimiser as a number:
 
-    optax.inject_hyperparams(optax.adamw)(learning_rate=1e-3)
+    pxu.Optim(optax.adamw, learning_rate=1e-3)
 
-in place of `optax.adamw(1e-3)`."""
+in place of `optax.adamw(1e-3)`; `optax.inject_hyperparams(optax.adamw)(learning_rate=1e-3)` will do, too."""
 
 
 def warmup_cosine(
@@ -96,7 +96,7 @@ def learning_rate(optim: Optim, schedule: Callable[[Any], Any] | None = None) ->
     """The present learning rate of an optimiser; None if it cannot be told.
 
     Args:
-        optim: an optimiser made with `optax.inject_hyperparams`, or with
+        optim: an optimiser made with `learning_rate=` or `optax.inject_hyperparams`, or with
         schedule: this schedule, evaluated at the number of updates that the optimiser has counted.
 
     Example:
@@ -108,7 +108,7 @@ def learning_rate(optim: Optim, schedule: Callable[[Any], Any] | None = None) ->
         >>> pxt.learning_rate(optim, schedule)
         0.75
     """
-    found = _injected(optim.state.get())
+    found = _injected(_of(optim))
     if found:
         return float(found[0]["learning_rate"])
     if schedule is None:
@@ -122,7 +122,8 @@ def learning_rate(optim: Optim, schedule: Callable[[Any], Any] | None = None) ->
 
 
 def set_learning_rate(optim: Optim, lr: float) -> None:
-    """Change the learning rate of an optimiser made with `optax.inject_hyperparams`.
+    """Change the learning rate of an optimiser made with `learning_rate=` or
+    `optax.inject_hyperparams`.
 
     Nothing is compiled again.
 
@@ -131,14 +132,12 @@ def set_learning_rate(optim: Optim, lr: float) -> None:
 
     Example:
         >>> import jax.numpy as jnp, optax, pcx as px, pcx.training as pxt, pcx.utils as pxu
-        >>> adam = optax.inject_hyperparams(optax.adam)(learning_rate=1e-3)
-        >>> optim = pxu.Optim(adam, [px.Param(jnp.ones(2))])
+        >>> optim = pxu.Optim(optax.adam, [px.Param(jnp.ones(2))], learning_rate=1e-3)
         >>> pxt.set_learning_rate(optim, 0.5)
         >>> pxt.learning_rate(optim)
         0.5
     """
-    state = optim.state.get()
-    found = _injected(state)
+    found = _injected(_of(optim))
     if not found:
         raise ValueError(NOT_INJECTED)
     ids = {id(node) for node in found}
@@ -149,11 +148,19 @@ def set_learning_rate(optim: Optim, lr: float) -> None:
         old = node["learning_rate"]
         return {**node, "learning_rate": jnp.asarray(lr, jnp.result_type(old))}
 
-    optim.state.set(jax.tree_util.tree_map(change, state, is_leaf=lambda node: id(node) in ids))
+    for param in (optim.numbers, optim.state):
+        if param is not None:
+            is_leaf = lambda node: id(node) in ids
+            param.set(jax.tree_util.tree_map(change, param.get(), is_leaf=is_leaf))
+
+
+def _of(optim: Optim) -> Any:
+    """Where the hyper-parameters of an optimiser may be."""
+    return None if optim.numbers is None else optim.numbers.get(), optim.state.get()
 
 
 def _injected(state: Any) -> list[dict[str, Any]]:
-    """The hyper-parameter dictionaries in an optimiser's state that hold a learning rate."""
+    """The dictionaries of hyper-parameters that hold a learning rate."""
     found = []
 
     def visit(node: Any) -> bool:

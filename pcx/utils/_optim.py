@@ -1,7 +1,12 @@
 """`Optim`: an optax optimiser for the params that a mask selected."""
 
+import functools
 import warnings
 from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 
 from ..core import BaseModule, named_params, static
 from ._update import (
@@ -24,6 +29,15 @@ Give it a masked model, as in `optim.init(pxu.M(pxnn.LayerParam)(model))`, with 
 selects params the model has."""
 
 
+NOT_A_NUMBER = """{cls}: {name}={value!r} is no number, and the arguments given by name are numbers that \
+may change without a new compilation. Give what is none of them with the optimiser: \
+`{cls}(functools.partial(optax.adam, {name}=...), learning_rate=1e-3)`."""
+
+NO_FACTORY = """{cls}: {names} would be given to the function that makes the optimiser, and {optax!r} is \
+no such function. Write `{cls}(optax.adamw, learning_rate=1e-3)`, not \
+`{cls}(optax.adamw(1e-3), ...)`."""
+
+
 class Optim(BaseModule):
     """An optax optimiser for params in a model.
 
@@ -31,14 +45,17 @@ class Optim(BaseModule):
     such as `optax.adam(1e-3)` made anew in each trial of a sweep.
 
     Args:
-        optax: an optax transformation, or a function without arguments that makes one: `init` calls
-            it anew each time.
+        optax: an optax transformation, or a function that makes one: of no arguments, which `init` calls
+            anew each time, or of the numbers given.
         params: what to optimise: a masked model, such as `pxu.M(pxnn.LayerParam)(model)`. Without
             it, call `init` before the first step, or let the first step take the params that have
             gradients.
+        **numbers: arguments of `optax`, such as `learning_rate`. They are kept in the param `numbers`,
+            a dict of arrays, so that other numbers compile nothing anew, and a `pxt.Population` may
+            have others for each member.
 
     Raises:
-        TypeError: `optax` is neither.
+        TypeError: `optax` is neither; or an argument given by name is no number.
 
     Example:
         >>> import jax.numpy as jnp, optax, pcx as px, pcx.utils as pxu
@@ -47,11 +64,22 @@ class Optim(BaseModule):
         >>> _ = optim.step(model, [jnp.array(2.0)])
         >>> round(float(model[0]), 3)
         0.8
+        >>> optim = pxu.Optim(optax.sgd, pxu.M(px.Param)(model), learning_rate=0.1)
+        >>> _ = optim.numbers.set({"learning_rate": jnp.array(0.4)})
+        >>> _ = optim.step(model, [jnp.array(2.0)])
+        >>> round(float(model[0]), 3)
+        0.0
     """
 
-    def __init__(self, optax: Any, params: Any = None):
+    # the arguments of the function that makes the optimiser, where it has any
+    numbers: OptimParam | None = None
+
+    def __init__(self, optax: Any, params: Any = None, **numbers: Any):
         if not is_transformation(optax) and not callable(optax):
             raise TypeError(self._not_optax(f"got {optax!r}"))
+        if numbers:
+            self._check_numbers(optax, numbers)
+            self.numbers = OptimParam({name: _as_number(x) for name, x in numbers.items()})
         self._given = static(Source(optax))
         # what the factory made; None for a transformation, and before the first `init`
         self._made = static(None)
@@ -71,6 +99,9 @@ class Optim(BaseModule):
         given = self._given.get()
         if not given.is_factory:
             return given.value
+        if self.numbers is not None:
+            # not kept: inside a transform the numbers are that transform's
+            return self._make(functools.partial(given.value, **self.numbers.get()))
         if self._made.get() is None:
             self._made.set(Source(self._make(given.value)))
         return self._made.get().value
@@ -170,6 +201,14 @@ class Optim(BaseModule):
             raise TypeError(self._not_optax(f"{factory!r} returned {made!r}"))
         return made
 
+    def _check_numbers(self, optax: Any, numbers: dict[str, Any]) -> None:
+        cls = type(self).__name__
+        if is_transformation(optax):
+            raise TypeError(NO_FACTORY.format(cls=cls, names=", ".join(numbers), optax=optax))
+        for name, value in numbers.items():
+            if isinstance(value, bool) or not isinstance(value, _NUMBERS):
+                raise TypeError(NOT_A_NUMBER.format(cls=cls, name=name, value=value))
+
     def _not_optax(self, got: str) -> str:
         return NOT_OPTAX.format(cls=type(self).__name__, got=got)
 
@@ -180,3 +219,12 @@ class Optim(BaseModule):
     def __repr__(self) -> str:
         state = self.state.get()
         return f"{type(self).__name__}({len(state.paths) if state else 0} params)"
+
+
+_NUMBERS = int | float | np.number | np.ndarray | jax.Array
+
+
+def _as_number(value: Any) -> jax.Array:
+    # A number of Python's own takes the type of what it meets. An array in its place would not, if it
+    # were an integer's.
+    return jnp.asarray(value, float if isinstance(value, int | float) else None)

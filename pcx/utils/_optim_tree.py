@@ -27,10 +27,12 @@ class OptimTree(Optim):
     gradients for some of its params, the others are treated as in `Optim.step`.
 
     Args:
-        optax: an optax transformation, or a function without arguments that makes one.
+        optax: an optax transformation, or a function that makes one, as for `Optim`; or an `Optim`, for
+            one made as it was.
         leaf_fn: `f(node) -> bool`: where a group begins (a layer, a param). Params outside any
             selected node get an optimiser each.
         params: a masked model, as for `Optim`; or call `init` later.
+        **numbers: arguments of `optax`, as for `Optim`; all groups have the same.
 
     Raises:
         TypeError: `optax` is no optimiser.
@@ -45,9 +47,14 @@ class OptimTree(Optim):
         OptimTree(2 groups)
     """
 
-    def __init__(self, optax: Any, leaf_fn: Callable[[Any], bool], params: Any = None):
+    def __init__(
+        self, optax: Any, leaf_fn: Callable[[Any], bool], params: Any = None, **numbers: Any
+    ):
         self._leaf_fn = static(ByContent(leaf_fn))
-        super().__init__(optax, params)
+        if isinstance(optax, Optim):
+            numbers = {**(optax.numbers.get() if optax.numbers is not None else {}), **numbers}
+            optax = optax._given.get().value
+        super().__init__(optax, params, **numbers)
 
     def init(self, params: Any) -> "OptimTree":
         """Start with fresh state for every group in `params`.
