@@ -79,6 +79,17 @@ def is_class_numbers(y: Any) -> bool:
     return isinstance(y, _ARRAYS) and y.ndim == 1 and np.issubdtype(y.dtype, np.integer)
 
 
+@contextlib.contextmanager
+def class_numbers_noted(y: Any) -> Iterator[None]:
+    """Say in an error of a training step what class numbers as targets need."""
+    try:
+        yield
+    except ValueError as error:
+        if is_class_numbers(y):
+            error.add_note(CLASS_NUMBERS.format(dtype=y.dtype, shape=tuple(np.shape(y))))
+        raise
+
+
 def is_one_hot(y: Any) -> bool:
     """Whether targets are unit vectors, one for each sample."""
     if not isinstance(y, _ARRAYS) or y.ndim != 2 or y.shape[1] < 2:

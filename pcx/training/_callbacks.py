@@ -160,9 +160,8 @@ class EarlyStopping(Callback):
 class LearningRate(Callback):
     """Change the weight optimiser's learning rate before each epoch.
 
-    The optimiser must keep it in its state:
-    `optax.inject_hyperparams(optax.adamw)(learning_rate=1e-3)`. For a rate that changes at every
-    update use a schedule, such as `warmup_cosine`, instead.
+    The optimiser must keep it as a number: `pxu.Optim(optax.adamw, learning_rate=1e-3)`. For a rate
+    that changes at every update use a schedule, such as `warmup_cosine`, instead.
 
     Args:
         rate: a function from the number of the epoch (from 1) to the learning rate.

@@ -1,7 +1,7 @@
 """Several training steps in one compiled call."""
 
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -72,10 +72,10 @@ def calls(
         return
     waiting: list[tuple[Any, Any]] = []
     sizes: list[int] = []
-    number, shapes = 0, None
+    number, shape = 0, None
     for number, (x, y, size) in pairs:
-        before, shapes = shapes, _shapes((x, y))
-        if waiting and shapes != before:
+        before, shape = shape, shapes((x, y))
+        if waiting and shape != before:
             yield Call(number - len(sizes), sizes, None, waiting)
             waiting, sizes = [], []
         waiting.append((x, y))
@@ -109,7 +109,15 @@ def take(data: Any, rows: Any) -> Any:
     return jax.tree_util.tree_map(lambda array: array[rows], data)
 
 
-def _shapes(batch: Any) -> Any:
+def stack_trees(trees: Sequence[Any]) -> Any:
+    """Pytrees of arrays as one, with a new axis in front; on the host unless they are on the device."""
+    remote = isinstance(jax.tree_util.tree_leaves(trees[0])[0], jax.Array)
+    stack = jnp.stack if remote else np.stack
+    return jax.tree_util.tree_map(lambda *arrays: stack(arrays), *trees)
+
+
+def shapes(batch: Any) -> Any:
+    """What batches in one call have in common."""
     leaves, tree = jax.tree_util.tree_flatten(batch)
     return tree, [(leaf.shape, leaf.dtype) for leaf in leaves]
 
@@ -119,12 +127,7 @@ def _shapes(batch: Any) -> Any:
 
 def run(call: Call, key: Any, *, algorithm: Any, augment: Augment | None) -> dict[str, Any]:
     """Take all steps of a call; what each returned, with a leading axis for the steps."""
-    steps = call.steps
-    if call.data is None:
-        stack = (
-            jnp.stack if isinstance(jax.tree_util.tree_leaves(steps)[0], jax.Array) else np.stack
-        )
-        steps = jax.tree_util.tree_map(lambda *arrays: stack(arrays), *steps)
+    steps = call.steps if call.data is not None else stack_trees(call.steps)
     numbers = np.arange(call.first, call.first + len(call), dtype=np.int32)
     many = _DONATE if getattr(algorithm, "donate", False) else _KEEP
     try:

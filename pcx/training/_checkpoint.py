@@ -106,25 +106,27 @@ def save_checkpoint(trainer: "Trainer", path: str | os.PathLike[str]) -> None:
         ['run.npz']
     """
     arrays: dict[str, np.ndarray] = {}
-    params = {
-        name: store(param.get(), f"param/{name}", arrays)
-        for name, param in state_of(trainer.algorithm).items()
-    }
     manifest = {
-        "format": _FORMAT,
         "epoch": trainer.epoch,
         "step": trainer.step,
-        "params": params,
-        "batches": _order(trainer.train_batches),
+        "batches": batch_order(trainer.train_batches),
         "history": trainer.history.to_dict(),
         "callbacks": [
             [type(c).__name__, pack(c.state(), f"callback/{i}", arrays)]
             for i, c in enumerate(trainer.callbacks)
         ],
     }
-    arrays[_MANIFEST] = np.frombuffer(json.dumps(manifest).encode(), np.uint8)
+    params = {name: param.get() for name, param in state_of(trainer.algorithm).items()}
+    write(with_suffix(path), manifest, params, arrays)
 
-    path = with_suffix(path)
+
+def write(
+    path: Path, manifest: dict[str, Any], params: Mapping[str, Any], arrays: dict[str, np.ndarray]
+) -> None:
+    """Write the values of params by name, a manifest that JSON can hold, and arrays of its own."""
+    kinds = {name: store(value, f"param/{name}", arrays) for name, value in params.items()}
+    text = json.dumps({"format": _FORMAT, "params": kinds, **manifest})
+    arrays[_MANIFEST] = np.frombuffer(text.encode(), np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_arrays(path, arrays)
 
@@ -156,6 +158,23 @@ def load_checkpoint(trainer: "Trainer", path: str | os.PathLike[str]) -> dict[st
         (2, True)
     """
     path = with_suffix(path)
+    current = state_of(trainer.algorithm)
+    manifest, arrays = read(path)
+    old = {name: param.get() for name, param in current.items()}
+    values = matched(path, old, manifest, arrays, type(trainer.algorithm).__name__)
+    check_order(path, manifest["batches"], trainer.train_batches)
+    for name, value in values.items():
+        current[name].set(value)
+    set_order(path, manifest["batches"], trainer.train_batches)
+    trainer.epoch, trainer.step = manifest["epoch"], manifest["step"]
+    trainer.history = History.from_dict(manifest["history"])
+    return {
+        "callbacks": [(name, unpack(state, arrays)) for name, state in manifest["callbacks"]],
+    }
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The manifest and the arrays of a file that `write` wrote."""
     try:
         arrays = read_arrays(path)
     except ValueError as error:
@@ -165,37 +184,33 @@ def load_checkpoint(trainer: "Trainer", path: str | os.PathLike[str]) -> dict[st
             f"{path} is not a checkpoint of `pxt.save_checkpoint`; files of `pxu.save_params` are "
             "read with `pxu.load_params`"
         )
-    manifest = json.loads(bytes(arrays.pop(_MANIFEST)))
-    current = state_of(trainer.algorithm)
+    return json.loads(bytes(arrays.pop(_MANIFEST))), arrays
+
+
+def matched(
+    path: Path,
+    current: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    cls: str,
+) -> dict[str, Any]:
+    """The saved values of params, which must be those of `current` in name, shape and type."""
     values, differences = {}, []
     for name in sorted(current.keys() | manifest["params"].keys()):
         if name not in current or name not in manifest["params"]:
             where = "the algorithm" if name in current else "the file"
             differences.append(f"  {name}: only in {where}")
             continue
-        old = current[name].get()
-        value, problem = restore(old, manifest["params"][name], f"param/{name}", arrays)
+        kinds = manifest["params"][name]
+        value, problem = restore(current[name], kinds, f"param/{name}", arrays)
         values[name] = value
         if problem:
             differences.append(f"  {name}: {problem}")
     if differences:
         rest = [f"  and {len(differences) - 8} more"] if len(differences) > 8 else []
-        raise ValueError(
-            OTHER_ALGORITHM.format(
-                path=path,
-                cls=type(trainer.algorithm).__name__,
-                differences="\n".join(differences[:8] + rest),
-            )
-        )
-    _check_order(path, manifest["batches"], trainer.train_batches)
-    for name, value in values.items():
-        current[name].set(value)
-    _set_order(path, manifest["batches"], trainer.train_batches)
-    trainer.epoch, trainer.step = manifest["epoch"], manifest["step"]
-    trainer.history = History.from_dict(manifest["history"])
-    return {
-        "callbacks": [(name, unpack(state, arrays)) for name, state in manifest["callbacks"]],
-    }
+        shown = "\n".join(differences[:8] + rest)
+        raise ValueError(OTHER_ALGORITHM.format(path=path, cls=cls, differences=shown))
+    return values
 
 
 def load_callbacks(trainer: "Trainer", saved: dict[str, Any]) -> None:
@@ -213,7 +228,7 @@ def load_callbacks(trainer: "Trainer", saved: dict[str, Any]) -> None:
 _FIELDS = ("batch_size", "shuffle", "seed", "drop_last")
 
 
-def _order(batches: Any) -> dict[str, Any] | None:
+def batch_order(batches: Any) -> dict[str, Any] | None:
     """The position in the order of the batches, if they know it."""
     epoch = getattr(batches, "epoch", None)
     if not isinstance(epoch, int):
@@ -222,8 +237,9 @@ def _order(batches: Any) -> dict[str, Any] | None:
     return {"epoch": epoch, "batches": length(batches), **json.loads(json.dumps(fields))}
 
 
-def _check_order(path: Path, saved: dict[str, Any] | None, batches: Any) -> None:
-    ours = _order(batches)
+def check_order(path: Path, saved: dict[str, Any] | None, batches: Any) -> None:
+    """Refuse batches that are not those of the run that was saved."""
+    ours = batch_order(batches)
     if not saved or not ours:
         return
     differences = [
@@ -235,8 +251,9 @@ def _check_order(path: Path, saved: dict[str, Any] | None, batches: Any) -> None
         raise ValueError(OTHER_BATCHES.format(path=path, differences=", ".join(differences)))
 
 
-def _set_order(path: Path, saved: dict[str, Any] | None, batches: Any) -> None:
-    if saved and _order(batches):
+def set_order(path: Path, saved: dict[str, Any] | None, batches: Any) -> None:
+    """Go on where the run that was saved was in its batches."""
+    if saved and batch_order(batches):
         batches.epoch = saved["epoch"]
     elif batches is not None and not isinstance(batches, list | tuple):
         warnings.warn(

@@ -39,6 +39,7 @@ class Diverged(RuntimeError):
         vode: path of the first vode whose energy diverged; None if unknown.
         inference_step: the inference step at which it did, from 0; None if unknown.
         energies: energy of each vode at each inference step of that batch, or None.
+        energy: that of the batch.
 
     Example:
         >>> import numpy as np, pcx.algorithms as pxa, pcx.models as pxm, pcx.training as pxt
@@ -59,9 +60,10 @@ class Diverged(RuntimeError):
         vode: str | None = None,
         inference_step: int | None = None,
         energies: np.ndarray | None = None,
+        energy: float = math.nan,
     ):
         super().__init__(message)
-        self.epoch, self.batch = epoch, batch
+        self.epoch, self.batch, self.energy = epoch, batch, energy
         self.vode, self.inference_step, self.energies = vode, inference_step, energies
 
 
@@ -119,7 +121,7 @@ def report(
         advice="\n".join(advice),
         state=KEPT if kept else LOST,
     )
-    return Diverged(message, epoch, batch, vode, moment, energies)
+    return Diverged(message, epoch, batch, vode, moment, energies, energy)
 
 
 def _locate(

@@ -152,13 +152,8 @@ class Epoch:
 
     def step(self, call: Call) -> Mapping[str, Any]:
         x, y = self.inputs(call, 0)
-        try:
+        with _batches.class_numbers_noted(y):
             return self.algorithm.train_step(x, y)
-        except ValueError as error:
-            if _batches.is_class_numbers(y):
-                shape = tuple(np.shape(y))
-                error.add_note(_batches.CLASS_NUMBERS.format(dtype=y.dtype, shape=shape))
-            raise
 
     def steps(self, call: Call) -> Mapping[str, Any]:
         return run(call, self.key, algorithm=self.algorithm, augment=self.trainer.augment)

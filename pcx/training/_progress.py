@@ -1,7 +1,8 @@
 """Progress in the terminal: bars for epochs and batches, or a line for each epoch."""
 
+import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
@@ -101,3 +102,42 @@ def shown(logs: Mapping[str, float], short: bool = False) -> str:
 
 def _number(name: str, value: float) -> str:
     return f"{value:.2%}" if "accuracy" in name else f"{value:.4g}"
+
+
+class MembersBar:
+    """The progress of a population: a bar for the epochs of all groups on a terminal, or else a line for each."""
+
+    def __init__(self, wanted: bool, groups: int, epochs: int):
+        self._wanted, self._groups, self._epochs = wanted, groups, epochs
+        self._bar: Any = None
+        if wanted and sys.stderr.isatty():
+            self._bar = tqdm(total=groups * epochs, unit="epoch", dynamic_ncols=True)
+        self._batches = 0
+
+    def count(self, batches: int) -> None:
+        """Batches were done."""
+        self._batches += batches
+        if self._bar is not None:
+            self._bar.set_description(f"{self._batches} batches", refresh=False)
+            self._bar.update(0)
+
+    def epoch(self, number: int, epoch: int, members: Sequence[Any], seconds: float) -> None:
+        """An epoch of a group is done."""
+        if not self._wanted:
+            return
+        alive = [m.history for m in members if m.diverged is None]
+        names = alive[0].epoch if alive else {}
+        text = shown({name: statistics.fmean(h.last(name) for h in alive) for name in names})
+        if len(alive) < len(members):
+            text += f"  {len(members) - len(alive)} of {len(members)} diverged"
+        if self._bar is not None:
+            self._bar.update(number * self._epochs + epoch - self._bar.n)
+            self._bar.set_postfix_str(text, refresh=False)
+            return
+        of = f"group {number + 1}/{self._groups}  " if self._groups > 1 else ""
+        tqdm.write(f"{of}epoch {epoch}/{self._epochs}  {text}  {seconds:.1f} s")
+
+    def close(self) -> None:
+        """No more epochs."""
+        if self._bar is not None:
+            self._bar.close()

@@ -3,13 +3,12 @@
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import numpy as np
 
 from ..data._samples import sample_count
-from ..utils import Optim
 from . import _batches, _calls
 from ._callbacks import Callback
 from ._checkpoint import Checkpoint, load_callbacks, load_checkpoint
@@ -19,57 +18,11 @@ from ._history import History
 from ._interrupt import Interrupts
 from ._metrics import accuracy
 from ._progress import Progress
-
-NO_ALGORITHM = """Trainer takes an algorithm, such as `pxa.PC(model)`; {got!r} lacks {lacking} (see \
-`pxt.Trainable`)."""
+from ._trainable import Trainable, check_trainable
 
 BEFORE_EACH = """steps_per_call={k} takes {k} training steps in one compiled call, so nothing can be done \
 before each of them, and {cls}.on_batch_start asks for that. Leave out `steps_per_call=`, or move what it \
 does to `on_batch_end`, which is called for each batch after the call, or to `on_epoch_start`."""
-
-
-@runtime_checkable
-class Trainable(Protocol):
-    """What the trainer asks of an algorithm; every `pxa.Algorithm` has it.
-
-    Attributes:
-        model: the `EnergyModule` that is trained.
-        weight_optim: its optimiser.
-        metrics: `{name: f(prediction, y) -> one number per sample}`, which the trainer may set.
-        record: whether `train_step` gives "energies", the energy of each vode at each inference
-            step, `(T + 1, vodes)`; the trainer may set it.
-        vode_names: their paths.
-
-    All that a training step changes must be in params that `named_params(algorithm)` finds: these
-    are what checkpoints hold.
-
-    Example:
-        >>> import pcx.algorithms as pxa, pcx.models as pxm, pcx.training as pxt
-        >>> model = pxm.MLP([2, 4, 1])
-        >>> isinstance(pxa.PC(model), pxt.Trainable), isinstance(model, pxt.Trainable)
-        (True, False)
-    """
-
-    model: Any
-    weight_optim: Optim
-    metrics: dict[str, Callable[[Any, Any], Any]]
-    record: bool
-
-    @property
-    def vode_names(self) -> tuple[str, ...]:
-        """Paths of the vodes."""
-
-    def start_epoch(self, epoch: int) -> None:
-        """Called before each epoch, with its number from 0."""
-
-    def train_step(self, x: Any, y: Any) -> dict[str, jax.Array]:
-        """Learn from a batch: "energy" and each metric, means over the batch, on the device."""
-
-    def eval_step(self, x: Any, y: Any) -> dict[str, jax.Array]:
-        """The same for the forward prediction, without learning."""
-
-    def predict(self, x: Any) -> Any:
-        """Predictions for a batch."""
 
 
 class Trainer:
@@ -132,10 +85,7 @@ class Trainer:
             if value is not None and value < 1:
                 raise ValueError(f"Trainer: {name} must be at least 1, got {value}")
         self.algorithm = algorithm
-        if not isinstance(algorithm, Trainable):
-            names = (*Trainable.__annotations__, *vars(Trainable))
-            lacking = [n for n in names if n[0] != "_" and not hasattr(algorithm, n)]
-            raise TypeError(NO_ALGORITHM.format(got=algorithm, lacking=", ".join(lacking)))
+        check_trainable(algorithm, "Trainer")
         given = list(callbacks)
         for callback in given:
             if not isinstance(callback, Callback):

@@ -1,0 +1,206 @@
+"""The members of a population that are one program: its steps, and their state."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..algorithms import Algorithm
+from ..core import RKG
+from ..functional._carry import Carried
+from . import _batches
+from ._calls import Call, stack_trees, take
+from ._divergence import GROWTH, Diverged
+from ._history import History
+from ._metrics import accuracy
+from ._stacking import Stack, own_key
+
+TITLE = "pxt.Population"
+
+MEMBER = """The training of {name} diverged in epoch {epoch}, batch {batch}: the energy is {energy:.4g}. \
+Its params are as they were before this batch. A `pxt.Trainer` on this member alone names the layer and the \
+inference step."""
+
+TRACED = """In a population a number in which the members differ is an array, and {cls} decides by it in Python. \
+Name its setting in `structure=`: each value is then a program of its own."""
+
+PERSISTENT = """Population: with init="persistent" the first batch gives the algorithm its first states, which \
+changes its form. Use another `init`, or a `pxt.Trainer` for each member."""
+
+
+@dataclass
+class Member:
+    """One member of a population.
+
+    Attributes:
+        seed: as given.
+        settings: the value of each setting.
+        algorithm: what is trained; up to date when `fit` has returned.
+        history: as of a run of its own, without "lr"; "seconds" are those of all members together.
+        diverged: where it diverged, with `epoch` and `batch`; None if it did not.
+
+    Example:
+        >>> import pcx.algorithms as pxa, pcx.models as pxm, pcx.training as pxt
+        >>> population = pxt.Population(lambda seed: pxa.PC(pxm.MLP([2, 4, 1])), seeds=[3])
+        >>> population.members[0]
+        Member(seed 3)
+    """
+
+    seed: int
+    settings: dict[str, Any]
+    algorithm: Any
+    history: History = field(default_factory=History)
+    diverged: Diverged | None = None
+    # of the default generator, as in a run of its own
+    key: Any = None
+
+    @property
+    def name(self) -> str:
+        """The settings and the seed, in words."""
+        return ", ".join(
+            [*(f"{k}={show(v)}" for k, v in self.settings.items()), f"seed {self.seed}"]
+        )
+
+    def diverge(self, epoch: int, batch: int, energy: float) -> None:
+        """Note that the member diverged."""
+        message = MEMBER.format(name=self.name, epoch=epoch, batch=batch, energy=energy)
+        self.diverged = Diverged(message, epoch, batch, energy=energy)
+
+    def __repr__(self) -> str:
+        return f"Member({self.name}{', diverged' if self.diverged else ''})"
+
+
+def show(value: Any) -> str:
+    """A setting in a few words, the same in every process."""
+    return getattr(value, "__name__", None) or repr(value)
+
+
+class Program:
+    """The compiled steps of all members together."""
+
+    def __init__(self, stack: Stack):
+        algorithm = stack.algorithm
+        self.key = stack.key
+        self._cls = type(algorithm).__name__
+        algorithm.model.train()
+        self._train = Carried(TITLE, {"algorithm": algorithm})
+        algorithm.model.eval()
+        self._evaluate = Carried(TITLE, {"algorithm": algorithm})
+        algorithm.model.train()
+        donated = (0,) if getattr(algorithm, "donate", False) else ()
+        self._one = jax.jit(self._all, static_argnums=2, donate_argnums=donated)
+        self._many = jax.jit(self._scan, static_argnums=3, donate_argnums=donated)
+        self.evaluate = jax.jit(jax.vmap(self._eval, in_axes=(0, None, None)))
+
+    def run(self, state: Any, call: Call, each: bool) -> tuple[Any, dict[str, Any]]:
+        """The steps of a call: the state after them, and what they returned, `(members, ...)`, with an
+        axis for the steps in front if there are several.
+
+        Args:
+            each: whether every member has batches of its own.
+        """
+        try:
+            if len(call) > 1:
+                steps = call.steps if call.data is not None else stack_trees(call.steps)
+                return self._many(state, call.data, steps, each)
+            return self._one(state, call.batch(0), each)
+        except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
+            error.add_note(TRACED.format(cls=self._cls))
+            raise
+
+    def _scan(self, state: Any, data: Any, steps: Any, each: bool) -> Any:
+        batch = lambda part: part if data is None else take(data, part)
+        return jax.lax.scan(lambda state, part: self._all(state, batch(part), each), state, steps)
+
+    def _all(self, state: Any, batch: Any, each: bool) -> Any:
+        return jax.vmap(self._step, in_axes=(0, 0 if each else None))(state, batch)
+
+    def _step(self, state: Any, batch: Any) -> Any:
+        """One step of one member, which stays as it was from the step on in which it diverges."""
+        values, alive, first = state
+        body = lambda x, y, *, algorithm: algorithm.train_step(x, y)
+        out, new = self._train.run(body, values, batch, "one training step")
+        energy = jnp.asarray(out["energy"], first.dtype)
+        first = jnp.where(jnp.isnan(first) & jnp.isfinite(energy), jnp.abs(energy), first)
+        limit = GROWTH * jnp.fmax(first, 1.0)
+        alive &= jnp.isfinite(energy) & (jnp.abs(energy) <= limit)
+        values = [jnp.where(alive, a, b) for a, b in zip(new, values, strict=True)]
+        return (values, alive, first), {**out, "alive": alive}
+
+    def _eval(self, values: Any, x: Any, y: Any) -> Any:
+        body = lambda x, y, *, algorithm: algorithm.eval_step(x, y)
+        return self._evaluate.run(body, values, (x, y), "one evaluation")[0]
+
+
+class Group:
+    """Members that are one program, and their state on the device."""
+
+    def __init__(self, members: Sequence[Member], classes: int | None, steps_per_call: int):
+        self.members, self.classes, self.steps_per_call = list(members), classes, steps_per_call
+        for member in members:
+            if getattr(member.algorithm, "init", None) == "persistent":
+                raise ValueError(PERSISTENT)
+        self._program: Program | None = None
+        self.prepared = False
+        self.load()
+
+    def load(self) -> None:
+        """Take the arrays of the members' algorithms; the state of a run begins."""
+        stack = self._restack()
+        alive = jnp.array([member.diverged is None for member in self.members])
+        first = jnp.full(len(self.members), jnp.nan, jnp.result_type(float))
+        self.state: Any = (stack.stacked([m.key for m in self.members]), alive, first)
+
+    def _restack(self) -> Stack:
+        members = self.members
+        self.stack = Stack(
+            [m.algorithm for m in members], [m.name for m in members], [m.settings for m in members]
+        )
+        return self.stack
+
+    def write(self) -> None:
+        """Put the arrays into the members' algorithms."""
+        for member, key in zip(self.members, self.stack.write(self.state[0]), strict=True):
+            member.key = key
+
+    @property
+    def program(self) -> Program:
+        """The compiled steps; made anew only if an algorithm has changed its form."""
+        if self._program is None or self._program.key != self.stack.key:
+            self._program = Program(self.stack)
+        return self._program
+
+    def prepare(self, y: Any) -> None:
+        """Before the first batch: choose a metric that suits the targets, for members without one."""
+        if self.prepared:
+            return
+        self.prepared = True
+        without = [m.algorithm for m in self.members if not m.algorithm.metrics]
+        if without and _batches.is_one_hot(y):
+            for algorithm in without:
+                algorithm.metrics = {"accuracy": accuracy}
+            self._restack()
+
+    def start_epoch(self, epoch: int) -> None:
+        """Call `start_epoch` of each member, as a run of its own does."""
+        members = self.members
+        if all(type(m.algorithm).start_epoch is Algorithm.start_epoch for m in members):
+            return
+        self.write()
+        for member in members:
+            with own_key(member.key):
+                member.algorithm.start_epoch(epoch)
+                member.key = RKG.key.get()
+        values, alive, first = self.state
+        new = self._restack().stacked([m.key for m in members])
+        # those that diverged stay as they are; they were called too, to remain one program
+        self.state = (
+            [_choose(alive, a, b) for a, b in zip(new, values, strict=True)],
+            alive,
+            first,
+        )
+
+
+_choose = jax.jit(jax.vmap(jnp.where))
