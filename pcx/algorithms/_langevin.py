@@ -70,7 +70,9 @@ def langevin(
         Oliviers, Bogacz & Meulemans, "Learning probability distributions of sensory inputs with Monte
         Carlo predictive coding", 2024; Pinchetti et al., eqs 4-6.
     """
-    if not gamma > 0 or sigma2 < 0 or not (momentum is None or 0 <= momentum < 1):
+    # numbers of a `pxu.Optim` are traced inside a step, and were looked at when it was made
+    known = not any(isinstance(x, jax.core.Tracer) for x in (gamma, sigma2, momentum))
+    if known and (not gamma > 0 or sigma2 < 0 or not (momentum is None or 0 <= momentum < 1)):
         raise ValueError(
             "langevin needs gamma > 0, sigma2 >= 0 and momentum in [0, 1) or None; "
             f"got gamma={gamma!r}, sigma2={sigma2!r}, momentum={momentum!r}"
@@ -88,7 +90,7 @@ def langevin(
 
     def init(params: Any) -> LangevinState:
         key = None
-        if sigma2:
+        if isinstance(sigma2, jax.core.Tracer) or sigma2:
             key = RKG() if seed is None else jax.random.PRNGKey(seed)
         zeros = jax.tree_util.tree_map(jnp.zeros_like, params)
         return LangevinState(key, None if momentum is None else zeros)

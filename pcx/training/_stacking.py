@@ -164,7 +164,8 @@ def _alike(a: Any, b: Any) -> bool:
     if bool(freeze(a) == freeze(b)) or (callable(a) and ByContent(a) == ByContent(b)):
         return True
     # an object of its own for each member, such as a log
-    by_identity = type(a).__hash__ is object.__hash__ and not callable(a) and hasattr(a, "__dict__")
+    hashed: Any = type(a).__hash__
+    by_identity = hashed is object.__hash__ and not callable(a) and hasattr(a, "__dict__")
     return by_identity and bool(freeze(vars(a)) == freeze(vars(b)))
 
 

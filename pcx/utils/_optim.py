@@ -83,6 +83,8 @@ class Optim(BaseModule):
         self._given = static(Source(optax))
         # what the factory made; None for a transformation, and before the first `init`
         self._made = static(None)
+        if numbers:
+            self.optax  # noqa: B018 - a factory may refuse the numbers, which inside a step it cannot read
         self.state = OptimParam()
         if params is not None:
             self.init(params)

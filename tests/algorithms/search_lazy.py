@@ -396,9 +396,7 @@ def run(case, lazy, seed):
         _lazy.plan = original
     out = dict(enumerate(record.states or ()))
     out |= {
-        path: p.get()
-        for path, p in px.core.named_params(algorithm.model)
-        if p.get() is not None
+        path: p.get() for path, p in px.core.named_params(algorithm.model) if p.get() is not None
     }
     for path, leaf in jax.tree_util.tree_flatten_with_path(algorithm.weight_optim.state.get())[0]:
         out[jax.tree_util.keystr(path)] = leaf

@@ -50,8 +50,10 @@ def network(name, **options):
         model = pxm.MLP([3, 6, 2])
         state = pxu.Optim(optax.sgd, learning_rate=rate, momentum=momentum)
         if name == "MCPC":
-            state = pxu.Optim(pxa.langevin, lr=rate)
-        weight = pxu.Optim(optax.adamw, learning_rate=lr, weight_decay=1e-2)
+            state = pxu.Optim(pxa.langevin, gamma=rate)
+        # with its usual eps of 1e-8 it makes steps of full length out of roundings
+        adamw = functools.partial(optax.adamw, eps=1e-4)
+        weight = pxu.Optim(adamw, learning_rate=lr, weight_decay=1e-2)
         return getattr(pxa, name)(model, 3, state, weight, **options, **numbers)
 
     return make

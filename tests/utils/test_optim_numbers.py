@@ -116,6 +116,13 @@ def test_what_is_no_number_and_what_is_no_factory_are_refused():
         pxu.Optim(optax.sgd(0.1), momentum=0.9)
 
 
+def test_numbers_that_the_factory_refuses_are_refused_at_once():
+    with pytest.raises(ValueError, match="langevin needs gamma > 0"):
+        pxu.Optim(pxa.langevin, gamma=-0.1)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'rate'"):
+        pxu.Optim(optax.sgd, rate=0.1)
+
+
 def test_other_types_of_numbers_keep_the_params_type():
     model = [px.Param(jnp.ones(2))]
     optim = pxu.Optim(optax.sgd, model, learning_rate=1, momentum=np.float32(0.5))
