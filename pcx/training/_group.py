@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from ..algorithms import Algorithm
 from ..core import RKG
-from ..functional._carry import Carried
+from ..functional._tracked import Structure, collect
 from . import _batches
 from ._calls import Call, stack_trees, take
 from ._divergence import GROWTH, Diverged
@@ -25,6 +25,10 @@ inference step."""
 
 TRACED = """In a population a number in which the members differ is an array, and {cls} decides by it in Python. \
 Name its setting in `structure=`: each value is then a program of its own."""
+
+CHANGED = """Population: a training step of {cls} changes the form of its params: one that is empty gets a value, \
+or another shape or type. Let the function that makes a member give each its first value \
+(`algorithm.train_step(x, y)` on a batch does)."""
 
 PERSISTENT = """Population: with init="persistent" the first batch gives the algorithm its first states, which \
 changes its form. Use another `init`, or a `pxt.Trainer` for each member."""
@@ -85,9 +89,9 @@ class Program:
         self.key = stack.key
         self._cls = type(algorithm).__name__
         algorithm.model.train()
-        self._train = Carried(TITLE, {"algorithm": algorithm})
+        self._train: Structure = collect({"algorithm": algorithm})[0]
         algorithm.model.eval()
-        self._evaluate = Carried(TITLE, {"algorithm": algorithm})
+        self._evaluate: Structure = collect({"algorithm": algorithm})[0]
         algorithm.model.train()
         donated = (0,) if getattr(algorithm, "donate", False) else ()
         self._one = jax.jit(self._all, static_argnums=2, donate_argnums=donated)
@@ -121,7 +125,9 @@ class Program:
         """One step of one member, which stays as it was from the step on in which it diverges."""
         values, alive, first = state
         body = lambda x, y, *, algorithm: algorithm.train_step(x, y)
-        out, new = self._train.run(body, values, batch, "one training step")
+        out, updates = self._train.run(TITLE, body, values, batch, full=True)
+        new = [*jax.tree_util.tree_leaves(updates), *values[self._train.size :]]
+        self._check(new, values)
         energy = jnp.asarray(out["energy"], first.dtype)
         first = jnp.where(jnp.isnan(first) & jnp.isfinite(energy), jnp.abs(energy), first)
         limit = GROWTH * jnp.fmax(first, 1.0)
@@ -131,7 +137,12 @@ class Program:
 
     def _eval(self, values: Any, x: Any, y: Any) -> Any:
         body = lambda x, y, *, algorithm: algorithm.eval_step(x, y)
-        return self._evaluate.run(body, values, (x, y), "one evaluation")[0]
+        return self._evaluate.run(TITLE, body, values, (x, y))[0]
+
+    def _check(self, new: list[Any], old: list[Any]) -> None:
+        form = lambda arrays: [(jnp.shape(a), jnp.result_type(a)) for a in arrays]
+        if form(new) != form(old):
+            raise TypeError(CHANGED.format(cls=self._cls))
 
 
 class Group:

@@ -10,9 +10,7 @@ import numpy as np
 from jax.tree_util import tree_flatten_with_path, tree_unflatten
 
 from ..core import RKG, RKG_LOCK, BaseParam, DynamicParam, describe, freeze, kwargs_path_str
-from ..functional._collect import Key, walk
-from ..functional._leaves import is_dynamic
-from ..functional._tracked import Structure
+from ..functional._tracked import Structure, collect
 from ..utils._fingerprint import ByContent
 
 OTHER_PROGRAM = """Population: the members of a group are one program and differ in numbers only, but
@@ -80,21 +78,21 @@ class Stack:
                     )
                 )
         lifted = [_with_arrays(leaves, tree, numbers) for leaves, tree in flat]
-        parts = [walk({"algorithm": algorithm}) for algorithm in lifted]
-        self._refuse_shared([part.params for part in parts], parts[0], names)
+        collected = [collect({"algorithm": algorithm}) for algorithm in lifted]
         self.algorithm: Any = lifted[0]
-        self.key: Key = parts[0].key
-        self.structure = Structure(parts[0])
-        self._params = [part.params for part in parts]
-        self._values = [[*part.values, *part.arrays] for part in parts]
+        self.structure = collected[0][0]
+        self.key = _form(self.structure)
+        self._params = [params for _, params, _ in collected]
+        self._values = [values for _, _, values in collected]
+        self._refuse_shared(names)
 
-    def _refuse_shared(self, params: Any, parts: Any, names: Sequence[str]) -> None:
+    def _refuse_shared(self, names: Sequence[str]) -> None:
         owner: dict[int, int] = {}
-        for i, mine in enumerate(params):
+        for i, mine in enumerate(self._params):
             for index, param in enumerate(mine[1:], start=1):
                 first = owner.setdefault(id(param), i)
                 if first != i:
-                    path = Structure(parts).name_of(index)
+                    path = self.structure.name_of(index)
                     raise ValueError(SHARED.format(first=names[first], other=names[i], path=path))
 
     def stacked(self, keys: Sequence[Any]) -> list[jax.Array]:
@@ -120,6 +118,12 @@ class Stack:
         own = self.structure.spread(paths)
         rest = [f"number {i}" for i in range(len(self._values[0]) - len(own))]
         return [f"{i}: {path}" for i, path in enumerate([*own, *rest])]
+
+
+def _form(structure: Structure) -> Any:
+    """All of a structure, comparable."""
+    specs = [(s.cls, freeze(s.metadata), s.treedef, freeze(s.statics)) for s in structure.specs]
+    return structure.treedef, structure.slots, specs, [freeze(x) for x in structure.statics]
 
 
 def _is_param(node: Any) -> bool:
@@ -173,10 +177,13 @@ def _same_form(a: Any, b: Any) -> bool:
     leaves, others = jax.tree_util.tree_leaves(a), jax.tree_util.tree_leaves(b)
     return _structure(a) == _structure(b) and all(
         jnp.shape(x) == jnp.shape(y) and jnp.result_type(x) == jnp.result_type(y)
-        if is_dynamic(x) and is_dynamic(y)
+        if isinstance(x, _DATA) and isinstance(y, _DATA)
         else _alike(x, y)
         for x, y in zip(leaves, others, strict=True)
     )
+
+
+_DATA = jax.Array | np.ndarray | np.generic | bool | int | float | complex
 
 
 def _structure(tree: Any) -> Any:

@@ -269,6 +269,17 @@ def test_python_that_decides_by_a_number_is_told_to_name_its_setting():
     assert "Name its setting in `structure=`" in raised.value.__notes__[-1]
 
 
+def test_a_step_that_changes_the_form_of_a_param_is_refused():
+    class Growing(Plain):
+        def train_step(self, x, y):
+            self.steps.set(jnp.zeros(2, jnp.int32) + self.steps.get())
+            return super().train_step(x, y)
+
+    population = pxt.Population(lambda seed: Growing(), progress=False)
+    with pytest.raises(TypeError, match="a training step of Growing changes the form"):
+        population.fit(data(), 1)
+
+
 def test_seeds_with_other_batches_are_refused():
     population = pxt.Population(least_squares, seeds=(3, 4), progress=False)
     with pytest.raises(ValueError, match=r"of seed 4 are not those of seed 3 .*\(batch 5"):
