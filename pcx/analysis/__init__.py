@@ -1,5 +1,6 @@
 """Looking into predictive coding networks: energies, theory of linear ones, scores, plots."""
 
+from ._draw import draw as draw
 from ._energies import energy_ratios as energy_ratios
 from ._energies import energy_shares as energy_shares
 from ._energies import layer_energies as layer_energies

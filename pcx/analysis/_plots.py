@@ -6,11 +6,9 @@ from typing import Any
 import numpy as np
 
 from ..algorithms import Record
+from ..training._style import BLUE, INK, ORANGE, legend, panels, series
 from ._energies import _table
 from ._ood import roc_auc, roc_curve
-
-MISSING = """plots need matplotlib, which is not installed; install the extra that has it: \
-`pip install "pcx[examples]"`"""
 
 
 def plot_energies(
@@ -36,7 +34,7 @@ def plot_energies(
         >>> import numpy as np, pcx.analysis as pxan
         >>> figure = pxan.plot_energies(np.ones((5, 3)), names=["a", "b", "c"])
     """
-    figure, axes = _figure(1, title)
+    figure, axes = panels(1, 1, title)
     if isinstance(energies, Mapping):
         names = tuple(energies) if names is None else names
         energies = np.stack([np.asarray(e) for e in energies.values()], -1)
@@ -44,18 +42,14 @@ def plot_energies(
     names = [f"vode {k}" for k in range(table.shape[-1])] if names is None else names
     if len(names) != table.shape[-1]:
         raise ValueError(f"one name for each of the {table.shape[-1]} vodes; got {len(names)}")
-    from matplotlib import colormaps
-
-    colours = colormaps["viridis"](np.linspace(0, 0.85, len(names)))
+    lines = series(len(names))
     steps = np.arange(len(table))
     for k, name in enumerate(names):
         # what has not moved yet has no energy, which a logarithm cannot show
-        axes[0].plot(
-            steps, np.where(table[:, k] > 0, table[:, k], np.nan), color=colours[k], label=name
-        )
-    axes[0].plot(steps, table.sum(-1), color="#222222", linestyle="--", label="total")
+        axes[0].plot(steps, np.where(table[:, k] > 0, table[:, k], np.nan), label=name, **lines[k])
+    axes[0].plot(steps, table.sum(-1), color=INK, linewidth=4, alpha=0.5, zorder=1, label="total")
     axes[0].set(xlabel="inference step", ylabel="energy per sample (nats)", yscale="log")
-    axes[0].legend(frameon=False, fontsize="small")
+    legend(axes[0], fontsize="small")
     return figure
 
 
@@ -82,35 +76,18 @@ def plot_scores(
     """
     if not scores:
         raise ValueError("plot_scores: no scores given")
-    figure, axes = _figure(len(scores) + 1)
-    for panel, (name, (inside, outside)) in zip(axes, scores.items(), strict=False):
+    figure, axes = panels(1, len(scores) + 1)
+    lines = series(len(scores))
+    for panel, (name, (inside, outside)), line in zip(axes, scores.items(), lines, strict=False):
         both = np.concatenate([np.ravel(inside), np.ravel(outside)])
         bins = np.linspace(both.min(), both.max(), 41)
-        for values, label, colour in zip((inside, outside), labels, COLOURS, strict=True):
+        for values, label, colour in zip((inside, outside), labels, (BLUE, ORANGE), strict=True):
             panel.hist(np.ravel(values), bins, density=True, alpha=0.6, color=colour, label=label)
         panel.set(xlabel=f"{name} score", ylabel="density")
-        panel.legend(frameon=False)
+        legend(panel)
         curve = roc_curve(inside, outside)
-        axes[-1].plot(*curve, label=f"{name} (AUC {roc_auc(inside, outside):.3f})")
-    axes[-1].plot([0, 1], [0, 1], color="#8a8a8a", linestyle=":")
+        axes[-1].plot(*curve, label=f"{name} (AUC {roc_auc(inside, outside):.3f})", **line)
+    axes[-1].plot([0, 1], [0, 1], color=INK, linestyle=":")
     axes[-1].set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal")
-    axes[-1].legend(frameon=False)
+    legend(axes[-1])
     return figure
-
-
-COLOURS = ("#2563eb", "#ea580c")
-
-
-def _figure(panels: int, title: str = "") -> tuple[Any, Any]:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(MISSING) from error
-    # a Figure of its own: pyplot would keep it alive, and would want a display
-    figure = Figure(figsize=(5.2 * panels, 3.7), dpi=150, layout="constrained")
-    axes = figure.subplots(1, panels, squeeze=False)[0]
-    for panel in axes:
-        panel.spines[["top", "right"]].set_visible(False)
-    if title:
-        figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
-    return figure, axes

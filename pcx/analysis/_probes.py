@@ -15,6 +15,7 @@ from ..core import named_params
 from ..functional import pure
 from ..nn import training_batch
 from ..predictive_coding import STATUS, VodeParam, free_states, vodes
+from ..predictive_coding._graph import layer_of
 from ..utils import step
 
 # a list of arrays with the batch as first axis, or of weights
@@ -77,10 +78,7 @@ def layers_of(
     paths = {id(param): path for path, param in named_params(algorithm.model)}
     numbers: dict[str, list[int]] = {}
     for k, weight in enumerate(weights):
-        path = paths[id(weight)]
-        # an equinox module is the `nn` of a layer
-        layer = path.split(".nn.")[0] if ".nn." in path else path.rpartition(".")[0] or path
-        numbers.setdefault(layer, []).append(k)
+        numbers.setdefault(layer_of(paths[id(weight)]), []).append(k)
     distance = [0.0 if is_output else math.inf for is_output in outputs]
     for _ in nodes:
         for k, inputs in enumerate(wave.inputs):

@@ -112,6 +112,33 @@ class EnergyModule(Module):
         for module in self.modules(EnergyModule):
             module._status = status
 
+    def summary(self, x: Any = None) -> str:
+        """A table of the nodes: states, which node predicts which, by what layers, params, energies.
+
+        The model is traced, not run; nothing in it changes.
+
+        Args:
+            x: an input of one sample, or its `jax.ShapeDtypeStruct`; None for a model without input.
+
+        Returns:
+            Lines of at most 80 columns. Params that several nodes share are counted for each of
+            them, and once in the first line.
+
+        Example:
+            >>> import jax.numpy as jnp, pcx.models as pxm
+            >>> print(pxm.MLP([4, 16, 3]).summary(jnp.ones(4)))
+            MLP: 2 nodes, 131 params
+            node        state  from      by         params  energy
+            ---------------------------------------------------------
+            vodes[0]    (16,)  x         layers[0]      80  se_energy
+            vodes[1] *  (3,)   vodes[0]  layers[1]      51  se_energy
+            * frozen: inference leaves it alone, as an output that is clamped
+        """
+        # nodes of a model are known above this module
+        from ._graph import summary
+
+        return summary(self, x)
+
     def _summary(self) -> str | None:
         """What `repr` says of this module in the line with its path; None for nothing."""
         return None

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 from jax.extend.core import Literal
 
-_SUB_JAXPRS = ("jaxpr", "call_jaxpr", "fun_jaxpr")
+from ...predictive_coding._depends import sub_jaxpr
+
 _LARGE = 1 << 16
 
 
@@ -68,22 +69,6 @@ class Numbering:
                 numbers = [self.of((*key, i)) for i in range(len(eqn.outvars))]
             known.update(zip(eqn.outvars, numbers, strict=True))
         return [read(var) for var in jaxpr.outvars]
-
-
-def sub_jaxpr(eqn: Any) -> tuple[Any, Sequence[Any]] | None:
-    """Body and constants of a call-like equation, if its inputs and outputs are the equation's own."""
-    # a loop feeds its outputs back, a branch may not run: only calls that run once can be looked into
-    if eqn.primitive.name.startswith(("scan", "while", "cond")):
-        return None
-    for name in _SUB_JAXPRS:
-        body = eqn.params.get(name)
-        inner = getattr(body, "jaxpr", body)
-        if hasattr(inner, "eqns"):
-            same = len(inner.invars) == len(eqn.invars) and len(inner.outvars) == len(eqn.outvars)
-            consts = getattr(body, "consts", ())
-            if same and len(inner.constvars) == len(consts):
-                return inner, consts
-    return None
 
 
 def _settings(params: dict[str, Any], kept: list[Any]) -> Hashable:

@@ -24,11 +24,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Literal
 
 from ...core import ParamCache
 from ...predictive_coding import EnergyModule, Vode, VodeParam, traits, vodes
-from ._numbering import Numbering, sub_jaxpr
+from ...predictive_coding._depends import propagate
+from ._numbering import Numbering
 from ._sample import Sample
 from ._session import Observed
 
@@ -225,26 +225,3 @@ def _is_stationary(vode: Vode) -> bool:
 
 def _members(mask: int) -> list[int]:
     return [i for i in range(mask.bit_length()) if mask >> i & 1]
-
-
-def propagate(jaxpr: Any, inputs: list[int], convolutions: list[str]) -> list[int]:
-    """For each output of a jaxpr, the union of the masks of the inputs that it depends on."""
-    known: dict[Any, int] = dict(zip(jaxpr.invars, inputs, strict=True))
-
-    def read(var: Any) -> int:
-        return 0 if isinstance(var, Literal) else known.get(var, 0)
-
-    for eqn in jaxpr.eqns:
-        arguments = [read(var) for var in eqn.invars]
-        if eqn.primitive.name.startswith("conv_general"):
-            convolutions.append(eqn.primitive.name)
-        body = sub_jaxpr(eqn)
-        if body is not None:
-            results = propagate(body[0], arguments, convolutions)
-        else:
-            union = 0
-            for mask in arguments:
-                union |= mask
-            results = [union] * len(eqn.outvars)
-        known.update(zip(eqn.outvars, results, strict=True))
-    return [read(var) for var in jaxpr.outvars]

@@ -17,7 +17,7 @@ import numpy as np
 from jax.extend.core import Literal
 
 from ...core import RKG
-from ._numbering import sub_jaxpr
+from ...predictive_coding._depends import sub_jaxpr
 
 
 class Value(NamedTuple):

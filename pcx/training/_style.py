@@ -1,0 +1,67 @@
+"""How every figure of pcx looks: on white, on black and in print.
+
+The background is transparent, and ink and colours are of middle lightness, so that a figure reads on
+a light page as on a dark one. Lines differ in dashes or marks as well, for print without colours.
+What a user's own matplotlib style says of colours is left out, since it may not fit these.
+"""
+
+from typing import Any
+
+import numpy as np
+
+# about equally far from white and from black
+INK, BLUE, ORANGE = "#7a7a7a", "#3b82f6", "#ea580c"
+_PURPLE = "#a855f7"
+DASHES = ("-", "--", "-.", ":")
+
+MISSING = """plots need matplotlib, which is not installed; install the extra that has it: \
+`pip install "pcx[examples]"`"""
+
+
+def panels(
+    rows: int, columns: int, title: str = "", size: tuple[float, float] = (5.2, 3.7)
+) -> tuple[Any, Any]:
+    """A figure with a grid of axes, `size` inches each; `(figure, flat array of axes)`.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(MISSING) from error
+    colours = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    style: dict[Any, Any] = {**dict.fromkeys(colours, INK), "axes.facecolor": "none"}
+    with rc_context(style):
+        # a Figure of its own: pyplot would keep it alive, and would want a display
+        figure = Figure(
+            figsize=(size[0] * columns, size[1] * rows),
+            dpi=150,
+            layout="constrained",
+            facecolor="none",
+        )
+        grid = np.ravel(figure.subplots(rows, columns, squeeze=False))
+    for axes in grid:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color=INK, alpha=0.25, linewidth=0.8)
+        axes.set_axisbelow(True)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontweight="bold", color=INK)
+    return figure, grid
+
+
+def legend(axes: Any, **options: Any) -> None:
+    """A legend without a frame."""
+    axes.legend(frameon=False, labelcolor=INK, **options)
+
+
+def series(count: int) -> list[dict[str, Any]]:
+    """Options of lines for layers in order: colours from blue to orange, dashes by turns."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    ramp = LinearSegmentedColormap.from_list("layers", [BLUE, _PURPLE, ORANGE])
+    return [
+        {"color": ramp(place), "linestyle": DASHES[k % len(DASHES)]}
+        for k, place in enumerate(np.linspace(0, 1, max(count, 2))[:count])
+    ]
