@@ -4,7 +4,9 @@ from ._backprop import Backprop as Backprop
 from ._bidirectional import BidirectionalPC as BidirectionalPC
 from ._compiled import compiled as compiled
 from ._epc import EPC as EPC
+from ._equilibrium import Anderson as Anderson
 from ._equilibrium_prop import EquilibriumProp as EquilibriumProp
+from ._gauss_newton import GaussNewton as GaussNewton
 from ._gradient import gradient as gradient
 from ._hybrid import HybridPC as HybridPC
 from ._ipc import IPC as IPC

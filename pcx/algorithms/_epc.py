@@ -1,7 +1,7 @@
 """Error-based predictive coding: inference descends the errors instead of the states.
 
 While inference runs, each free vode's param `h` holds its error; calling the model through
-`_unroll` turns errors into states. So the loop, the optimisers and the recording are those of any
+`call_with_errors` turns errors into states. So the loop, the optimisers and the recording are those of any
 other algorithm, and any model will do: all that changes is the function that inference descends.
 """
 
@@ -124,7 +124,8 @@ class EPC(PC):
             record = super().infer_states(x, y, **watch)
             ratio = jnp.sqrt(_squared(self._slopes(x, y)[1]) / _squared(before))
             distance = jnp.where(jnp.isfinite(ratio), ratio, 0.0)  # no gradient: nothing to infer
-            record = record._replace(info={"distance": jnp.mean(distance)})
+            info = {**(record.info or {}), "distance": jnp.mean(distance)}
+            record = record._replace(info=info)
         to_states(x, y, model)
         return record
 
@@ -245,7 +246,7 @@ def curvature(x: Any, y: Any, model: Any, direction: list[jax.Array]) -> jax.Arr
     return jax.jvp(slope, (zero,), (jnp.ones_like(zero),))[1]
 
 
-def _unroll(x: Any, y: Any, model: Any) -> None:
+def call_with_errors(x: Any, y: Any, model: Any) -> None:
     """Call the model with h := u + error for each free vode, whose `h` holds the error."""
     _add_errors(model)
     model(x, y)
@@ -284,7 +285,7 @@ def _with_error(ruleset: Ruleset, error: Any) -> Ruleset:
 @batched
 def _unrolled_energy(x: Any, y: Any, *, model: Any) -> Any:
     errors = [(vode.h, vode.h.get()) for vode in vodes(model)]
-    _unroll(x, y, model)
+    call_with_errors(x, y, model)
     energy = model.energy()
     for h, error in errors:
         h.set(error)
@@ -293,7 +294,7 @@ def _unrolled_energy(x: Any, y: Any, *, model: Any) -> Any:
 
 @batched
 def _states(x: Any, y: Any, *, model: Any) -> None:
-    _unroll(x, y, model)
+    call_with_errors(x, y, model)
 
 
 @batched
@@ -316,7 +317,7 @@ def _predictions_from(before: list[Any], x: Any, y: Any, *, model: Any) -> Any:
 def _nodes(errors: list[Any], x: Any, y: Any, *, model: Any) -> Any:
     for h, error in zip(free_states(model), errors, strict=True):
         h.set(error)
-    _unroll(x, y, model)
+    call_with_errors(x, y, model)
     return [(vode.h.get(), vode.get("u")) for vode in vodes(model)]
 
 

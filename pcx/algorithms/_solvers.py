@@ -146,7 +146,7 @@ class Diffrax:
         end = algorithm.T * self.dt0 if self.T is None else self.T
         tolerance = self.steady_state or 0.0
         with step(algorithm.model, clear_params=(CACHE, CACHE)):
-            energy = pure(_energy_at(algorithm), model=algorithm.model)
+            energy = pure(energy_at(algorithm), model=algorithm.model)
 
         def flow(t: Any, h: Any, args: Any) -> Any:
             return [-g for g in jax.grad(lambda h: energy(h, x, y))(h)]
@@ -183,7 +183,9 @@ def _diffrax() -> Any:
     return diffrax
 
 
-def _energy_at(algorithm: Any) -> Any:
+def energy_at(algorithm: Any) -> Any:
+    """The energy that inference descends, as a function of the free states."""
+
     def energy(states: list[Any], x: Any, y: Any, *, model: Any) -> Any:
         for h, value in zip(free_states(model), states, strict=True):
             h.set(value)
@@ -209,10 +211,19 @@ def _watched(
         for a, last in zip(at_times, final, strict=True)
     ]
 
+    seen = watch_all(algorithm, x, y, at_times, energies, states)
+    return {"energies": seen[0], "states": seen[1]}
+
+
+def watch_all(
+    algorithm: Any, x: Any, y: Any, trajectory: Any, energies: bool, states: bool
+) -> tuple[Any, Any]:
+    """What `Record` keeps, at all points of a trajectory of the free states, (points, batch, *event) each."""
+
     def body(values: Any, *, algorithm: Any) -> Any:
         for h, value in zip(free_states(algorithm.model), values, strict=True):
             h.set(value)
         return (), algorithm.watch(x, y, energies, states)
 
-    _, seen = scan(body, at_times)(algorithm=algorithm)
-    return {"energies": seen[0], "states": seen[1]}
+    _, seen = scan(body, trajectory)(algorithm=algorithm)
+    return seen

@@ -104,6 +104,7 @@ ALGORITHMS = {
     "EquilibriumProp random": Case(
         of(pxa.EquilibriumProp, mode="random"), {"per_sample": False}, ("mlp",)
     ),
+    "PC by Gauss-Newton": Case(of(pxa.PC, 2, pxa.GaussNewton())),
     "BidirectionalPC": Case(bidirectional, models=("mlp", "skip")),
     "Backprop": Case(of(pxa.Backprop), {"infers": False}),
 }
