@@ -148,7 +148,10 @@ class EquilibriumProp(PC):
         records, energies, gradients = zip(*phases, strict=True)
         mean = lambda *parts: jnp.mean(jnp.stack(parts), axis=0)
         self.apply_gradients(jax.tree_util.tree_map(mean, *gradients), x, y)
-        return Trained(prediction, mean(*energies), records[0])
+        # of two phases, the one in which fewer samples met a solver's tolerance
+        least = lambda *parts: jnp.min(jnp.stack(parts))
+        info = jax.tree_util.tree_map(least, *(record.info for record in records))
+        return Trained(prediction, mean(*energies), records[0]._replace(info=info))
 
     def start(self, x: Any, y: Any) -> tuple[Any, Any]:
         """h := u, with the outputs free and nudged; no target, since y is in their cost."""

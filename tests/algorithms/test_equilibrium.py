@@ -153,9 +153,10 @@ def test_a_sample_ends_as_it_does_alone_and_those_that_met_the_tolerance_are_cou
 def test_samples_that_did_not_meet_the_tolerance_are_not_counted():
     net, x, y = problem("after", batch=4)
     y[3] = net.forward(x)[-1][3]
-    metrics = pxa.PC(model_of(net), 1, pxa.Anderson()).train_step(x, y)
-    assert metrics["met"] == 1
-    assert metrics["steps"] == 1
+    for algorithm in (pxa.PC, pxa.EquilibriumProp):
+        metrics = algorithm(model_of(net), 1, pxa.Anderson()).train_step(x, y)
+        assert metrics["met"] == 1
+        assert metrics["steps"] == 1
 
 
 def test_a_record_of_every_iteration():

@@ -104,7 +104,6 @@ ALGORITHMS = {
     "EquilibriumProp random": Case(
         of(pxa.EquilibriumProp, mode="random"), {"per_sample": False}, ("mlp",)
     ),
-    "PC by Gauss-Newton": Case(of(pxa.PC, 2, pxa.GaussNewton())),
     "BidirectionalPC": Case(bidirectional, models=("mlp", "skip")),
     "Backprop": Case(of(pxa.Backprop), {"infers": False}),
 }
@@ -126,6 +125,15 @@ def test_hybrid_pc_passes_every_check_on_a_generator(cls):
 def test_every_algorithm_passes_every_check(name):
     case = ALGORITHMS[name]
     conformance.check_algorithm(case.make, MLP, *data("mlp"), **case.flags)
+
+
+@pytest.mark.parametrize(
+    "solver", [pxa.RedBlack(damping=0.5), pxa.Anderson(), pxa.GaussNewton(linear="cg")]
+)
+def test_solvers_pass_the_checks_of_inference(solver):
+    make = of(pxa.PC, 2, solver)
+    conformance.check_inference(make, Skip, *data("mlp"))
+    conformance.check_frozen_nodes(make, Skip, *data("mlp"))
 
 
 COMBINATIONS = [
