@@ -6,6 +6,7 @@ from ._branches import cond as cond
 from ._branches import switch as switch
 from ._checkpoint import Checkpoint as Checkpoint
 from ._checkpoint import checkpoint as checkpoint
+from ._explain import explain_recompiles as explain_recompiles
 from ._grad import ValueAndGrad as ValueAndGrad
 from ._grad import value_and_grad as value_and_grad
 from ._jit import Jit as Jit

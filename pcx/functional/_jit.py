@@ -11,6 +11,7 @@ import jax
 from ..core import RKG_LOCK, check_call, uncommitted
 from ._collect import Key, Parts, take_apart
 from ._donation import INTERRUPTS, unshared
+from ._explain import explain
 from ._tracked import Structure, changes, store, write_back
 from ._transform import Transform, refuse_non_data
 from ._version import Output, Version
@@ -184,12 +185,13 @@ class Jit(Transform):
         return Version(self._compiled(None, donate=False), donating, chosen)
 
     def _compiled(self, chosen: tuple[bool, ...] | None, donate: bool) -> Any:
-        title, fn = self.title, self.fn
+        title, fn, known = self.title, self.fn, self._by_key
 
         def pure(key: Any, given: Any, kept: Any, plain: Any, *args: Any) -> Output:
             assert _CALLS.now is not None
             (version, parts), called_with = _CALLS.now, _CALLS.key
             values = (key, *_merge(given, kept, chosen), *plain)
+            explain(title, version, parts, known, values, args)
             # donated arrays are gone after the call, so then every param needs its new one
             result, updates = Structure(parts).run(title, fn, values, args, full=donate)
             new = changes(updates)
