@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks import cases, programs, trainer
+from benchmarks import cases, population, programs, trainer
 
 SMALL = cases.mlp("small", [5, 7, 6, 7, 3], 4, T=3)
 DEEP = cases.mlp("small-deep", [4] + [6] * 7 + [3], 5, T=3)
@@ -183,3 +183,10 @@ def test_the_trainer_is_timed_each_way_against_the_bare_loop():
     assert [*case["programs"]] == ["bare", "fit", "fit, 5 in a call"]
     assert case["programs"]["bare"]["ratio"] == 1
     assert all(row["us_per_step"] > 0 for row in case["programs"].values())
+
+
+def test_a_population_is_timed_against_its_members_one_after_another():
+    case = population.measure([2, 4, 2], 4, 10, 1, members=4, rounds=1, in_a_call=())
+    assert [*case["programs"]] == ["one after another", "population"]
+    assert case["programs"]["one after another"]["times_faster"] == 1
+    assert (case["members"], case["seeds"]) == (4, 2)
