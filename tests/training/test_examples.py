@@ -31,7 +31,7 @@ def test_classify_learns_saves_and_draws(monkeypatch, capsys, tmp_path):
     }
 
 
-@pytest.mark.parametrize("name", ["classify.py", "compare_algorithms.py", "depth.py"])
+@pytest.mark.parametrize("name", ["classify.py", "compare_algorithms.py", "depth.py", "sweep.py"])
 def test_missing_data_is_a_message_and_not_a_traceback(monkeypatch, capsys, tmp_path, name):
     for arguments in ([], ["--data-dir", tmp_path]):
         with pytest.raises(SystemExit) as stopped:
@@ -71,3 +71,27 @@ def test_an_unknown_algorithm_lists_the_known_ones(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(monkeypatch, "compare_algorithms.py", "--algorithms", "pc")
     assert "no algorithm is called 'pc'; there are PC-CE, PC-SE" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_sweep_chooses_by_validation_and_tests_what_it_chose(monkeypatch, capsys, tmp_path):
+    arguments = ["--T", 2, "--width", 8, "--epochs", 2, "--out", tmp_path]
+    run(monkeypatch, "sweep.py", *arguments)
+    out = capsys.readouterr().out
+    record = json.loads((tmp_path / "sweep.json").read_text())
+    values = {json.dumps(s): s.pop("validation")[0] for s in record["settings"]}
+    assert len(values) == 12
+    assert record["chosen"] in record["settings"]
+    best = record["settings"].index(record["chosen"])
+    assert list(values.values())[best] == max(values.values())
+    # the chosen setting was trained once more, and ended with the same numbers
+    assert 100 * record["validation_accuracy"][-1] == pytest.approx(max(values.values()), abs=1e-3)
+    assert f"test accuracy, last epoch: {record['test_accuracy'][0]:.2f} %" in out
+
+
+def test_a_sweep_without_optuna_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(SystemExit) as stopped:
+        run(monkeypatch, "sweep.py", "--optuna", 2)
+    assert stopped.value.code == 2
+    assert "pip install optuna" in capsys.readouterr().err
