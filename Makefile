@@ -61,7 +61,7 @@ test-oldest: $(OLDEST)/.test
 		--ignore=tests/data --ignore=tests/benchmarks
 
 tutorials: $(VENV)/.dev
-	$(PYTEST) tests/test_tutorials.py -m tutorials --durations=0 --durations-min=1
+	$(PYTEST) -n auto tests/test_tutorials.py -m tutorials --durations=0 --durations-min=1
 
 bench-smoke: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.run --smoke

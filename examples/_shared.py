@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import sys
 from pathlib import Path
 
 import jax
@@ -44,10 +45,15 @@ def load(parser, arguments):
         if name == "digits":
             return pcx.data.load_digits().flat()
         if arguments.data_dir is None:
-            raise FileNotFoundError(NO_DATA_DIR.format(name=name, torchvision=TORCHVISION[name]))
+            raise FileNotFoundError(no_data_dir(name))
         return pcx.data.load_idx(name, arguments.data_dir).flat()
     except (FileNotFoundError, ImportError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
+
+
+def no_data_dir(name):
+    """What to give for a data set that is read from files."""
+    return NO_DATA_DIR.format(name=name, torchvision=TORCHVISION[name])
 
 
 def batches(data, batch_size, seed):
@@ -108,6 +114,24 @@ def write_record(
     return path
 
 
+def write_result(folder, experiment, result):
+    """Write what a script measured that is no test accuracy, with what it ran on; its path."""
+    stamp = {
+        "experiment": experiment,
+        "hardware": hardware(),
+        "versions": {name: importlib.metadata.version(name) for name in ("jax", "optax", "equinox")}
+        | {"pcx": pcx.__version__},
+        "date": datetime.date.today().isoformat(),
+        "command": " ".join(["python", *sys.argv]),
+    }
+    folder = Path(folder, "results")
+    folder.mkdir(parents=True, exist_ok=True)
+    name = "-".join(str(result[k]) for k in ("dataset", "seed") if k in result)
+    path = folder / f"{experiment}-{name}-{stamp['date']}.json"
+    path.write_text(json.dumps({**stamp, **result}, indent=1) + "\n")
+    return path
+
+
 def table(header, rows):
     """A Markdown table, aligned so that it reads well in a terminal, too."""
     cells = [list(map(str, row)) for row in [header, *rows]]
@@ -127,6 +151,7 @@ def tidy(axes):
 
 def save(figure, path):
     """Write a figure and let go of it."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     plt.close(figure)

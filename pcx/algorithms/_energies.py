@@ -16,6 +16,10 @@ BATCHED = Mask(VodeParam | ParamCache).to((None, 0))
 CACHE = VodeParam.Cache
 AXIS = "batch"
 
+NO_BATCH = """x and y are both None, so the number of samples is not known. Give y, such as the images that a \
+decoder explains, or for a decoder x, its first states: `jnp.zeros((n, *model.vodes[0].shape))`. (States of an \
+earlier batch go on with `init="persistent"`; `pxa.MCPC.generate(n=...)` draws new ones.)"""
+
 
 def batched(fn: Callable[..., Any]) -> Callable[..., Any]:
     """Map `fn(x, y, *, model)` over the batch: states and caches along axis 0, weights shared."""
@@ -64,5 +68,12 @@ def forward(x: Any, y: Any, model: Any, status: str | None = STATUS.INIT) -> Any
 
 
 def batch_size(x: Any, y: Any) -> int:
-    """Number of samples in a batch."""
-    return int(jax.tree_util.tree_leaves((x, y))[0].shape[0])
+    """Number of samples in a batch.
+
+    Raises:
+        ValueError: neither x nor y is there to tell.
+    """
+    leaves = jax.tree_util.tree_leaves((x, y))
+    if not leaves:
+        raise ValueError(NO_BATCH)
+    return int(leaves[0].shape[0])

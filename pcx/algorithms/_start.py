@@ -40,6 +40,7 @@ def start_states(x: Any, y: Any, model: Any, init: Start) -> Any:
             if value is not None and h.get() is not None:
                 h.set(value)
         return prediction
+    batch_size(x, y)  # must be known
     # states left by another batch (of another size, perhaps) are no part of this one
     model.clear_params(VodeParam)
     with _lazy.observe(x, y, model):
@@ -59,7 +60,10 @@ def start_states(x: Any, y: Any, model: Any, init: Start) -> Any:
 def _fits(x: Any, y: Any, model: Any) -> bool:
     """Whether every free vode holds a state for a batch of this size."""
     states = [vode.h.get() for vode in vodes(model) if not vode.is_frozen]
-    return all(h is not None and h.shape[0] == batch_size(x, y) for h in states)
+    if any(h is None for h in states):
+        return False
+    sizes = {h.shape[0] for h in states}
+    return len(sizes) <= 1 if x is None and y is None else sizes <= {batch_size(x, y)}
 
 
 def once_unfrozen(mask: Mask) -> Mask:

@@ -1,5 +1,6 @@
 """PC, and through it the contract's options, against the NumPy oracle."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -7,6 +8,7 @@ import pytest
 
 import pcx as px
 import pcx.algorithms as pxa
+import pcx.models as pxm
 from tests.algorithms.networks import states, weights
 from tests.algorithms.problems import (
     CE,
@@ -128,6 +130,27 @@ def test_states_persist_from_batch_to_batch_and_across_evaluation():
     short = pc.pc(net, x[:2], y[:2], T=3, optim=optim)
     algorithm.train_step(x[:2], y[:2])
     assert_close(states(algorithm.model), short.h[1:], atol=1e-12)
+
+
+def test_states_go_on_without_any_data_if_they_persist():
+    model = pxm.LinearDecoder([2, 5, 4])
+    images = np.random.default_rng(0).standard_normal((3, 4))
+    pxa.PC(model, 2, optax.sgd(0.1)).infer(None, images)
+    at = [v.h.get() for v in model.vodes]
+    model.vodes[-1].h.frozen = False
+    pxa.PC(model, 1, optax.sgd(0.1), init="persistent").infer(None, None)
+
+    def F(states):
+        code, hidden, image = states
+        first, second = model.layers[1].nn, model.layers[2].nn
+        u = model.act(code @ first.weight.get().T + first.bias.get())
+        v = hidden @ second.weight.get().T + second.bias.get()
+        return 0.5 * jnp.sum((hidden - u) ** 2) + 0.5 * jnp.sum((image - v) ** 2)
+
+    expected = [h - 0.1 * g for h, g in zip(at, jax.grad(F)(at), strict=True)]
+    assert_close([v.h.get() for v in model.vodes], expected, atol=1e-12)
+    with pytest.raises(ValueError, match="x and y are both None, so the number of samples"):
+        pxa.PC(pxm.LinearDecoder([2, 5, 4]), 1).infer(None, None)
 
 
 def test_energy_per_sample_after_any_number_of_steps():

@@ -6,6 +6,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -31,7 +32,10 @@ def test_classify_learns_saves_and_draws(monkeypatch, capsys, tmp_path):
     }
 
 
-@pytest.mark.parametrize("name", ["classify.py", "compare_algorithms.py", "depth.py", "sweep.py"])
+SCRIPTS = ["classify.py", "compare_algorithms.py", "depth.py", "memory.py", "sweep.py"]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_missing_data_is_a_message_and_not_a_traceback(monkeypatch, capsys, tmp_path, name):
     for arguments in ([], ["--data-dir", tmp_path]):
         with pytest.raises(SystemExit) as stopped:
@@ -95,3 +99,20 @@ def test_a_sweep_without_optuna_says_what_to_install(monkeypatch, capsys):
         run(monkeypatch, "sweep.py", "--optuna", 2)
     assert stopped.value.code == 2
     assert "pip install optuna" in capsys.readouterr().err
+
+
+def test_memory_recalls_what_it_has_stored(monkeypatch, capsys, tmp_path):
+    arguments = {"images": 6, "hidden": 64, "epochs": 150, "T": 20, "weight-rate": 2e-3}
+    arguments |= {"state-rate": 0.05, "noise-steps": 50, "mask-steps": 1000, "out": tmp_path}
+    given = [part for k, v in arguments.items() for part in (f"--{k}", v)]
+    run(monkeypatch, "memory.py", *given)
+    out = capsys.readouterr().out
+    noise, mask = (float(re.search(rf"^\| {k} +\| (\S+)", out, re.M)[1]) for k in ("noise", "mask"))
+    (path,) = (tmp_path / "results").iterdir()
+    record = json.loads(path.read_text())
+    np.testing.assert_allclose([*record["mse_1e-4"].values()], [noise, mask], rtol=0.01)
+    # the noise that was added is 400, and the black half costs some 1000
+    assert noise < 350
+    assert mask < 500
+    assert len(record["curve"]) == 150
+    assert (tmp_path / "digits-8.png").exists()
