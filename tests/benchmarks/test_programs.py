@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks import cases, population, programs, trainer
+from benchmarks import cases, equilibrium, population, programs, trainer
 
 SMALL = cases.mlp("small", [5, 7, 6, 7, 3], 4, T=3)
 DEEP = cases.mlp("small-deep", [4] + [6] * 7 + [3], 5, T=3)
@@ -190,3 +190,15 @@ def test_a_population_is_timed_against_its_members_one_after_another():
     assert [*case["programs"]] == ["one after another", "population"]
     assert case["programs"]["one after another"]["times_faster"] == 1
     assert (case["members"], case["seeds"]) == (4, 2)
+
+
+def test_the_time_to_equilibrium_is_measured_and_shown(monkeypatch):
+    chosen = equilibrium.methods(0.1)["red-black, damped"]
+    monkeypatch.setattr(equilibrium, "methods", lambda rate: {"swept": chosen})
+    found = equilibrium.measure("tanh", 2, rounds=1)
+    assert found["swept"]["met"] == equilibrium.BATCH
+    assert 1 < found["swept"]["iterations"] < 100
+    failed = {"swept": {**found["swept"], "met": 3}}
+    text = equilibrium.table("tanh", {2: found, 4: failed})
+    assert f"({found['swept']['iterations']})" in text
+    assert "- (3)" in text
