@@ -92,6 +92,11 @@ PAPER = {
 # Not in the paper: the settings of PC-SE, with these changes.
 OTHERS = {
     "ePC": {"T": 4},
+    # as many sweeps as layers
+    "EP-positive": {"T": 4, "beta": 0.02},
+    "EP-negative": {"T": 4, "beta": 0.02},
+    "EP-random": {"T": 4, "beta": 0.02},
+    "EP-centred": {"T": 4, "beta": 0.02},
     "PCALM": {"T": 16, "lr_h": 0.25, "momentum": 0.0},
     "Z-IL": {"T": 0},
     "MCPC": {"T": 20, "lr_h": 0.01},
@@ -156,6 +161,9 @@ def make(name, settings, data, steps):
         algorithm = pxa.Backprop(model, weight_optim=optims["weight_optim"])
     elif name == "ePC":
         algorithm = pxa.EPC(model, T, step="scaled", damping=0.5, **optims)
+    elif name.startswith("EP-"):
+        mode, optims["state_optim"] = name.removeprefix("EP-"), pxa.RedBlack()
+        algorithm = pxa.EquilibriumProp(model, T, beta=settings.beta, mode=mode, **optims)
     elif name == "PCALM":
         algorithm = pxa.PCALM(model, T, **optims)
     elif name == "Z-IL":

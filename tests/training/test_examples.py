@@ -51,7 +51,7 @@ def test_all_algorithms_learn_the_digits(monkeypatch, capsys, tmp_path):
     run(monkeypatch, "compare_algorithms.py", "--out", tmp_path)
     out = capsys.readouterr().out
     rows = dict(re.findall(r"^\| (\S+) +\| (\d+\.\d+) ", out, re.M))
-    assert len(rows) == 14
+    assert len(rows) == 18
     assert all(float(last) > 90 for last in rows.values())
     assert all(float(last) > 97 for name, last in rows.items() if name not in ("MCPC", "Hybrid"))
     records = [json.loads(p.read_text()) for p in (tmp_path / "records").iterdir()]
