@@ -32,7 +32,14 @@ def test_classify_learns_saves_and_draws(monkeypatch, capsys, tmp_path):
     }
 
 
-SCRIPTS = ["classify.py", "compare_algorithms.py", "depth.py", "memory.py", "sweep.py"]
+SCRIPTS = [
+    "classify.py",
+    "compare_algorithms.py",
+    "depth.py",
+    "memory.py",
+    "scoreboard.py",
+    "sweep.py",
+]
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

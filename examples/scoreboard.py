@@ -1,0 +1,247 @@
+"""Every algorithm on one network: accuracy, time, and the regime in which it trained.
+
+    python examples/scoreboard.py                                               # digits, no files
+    python examples/scoreboard.py --dataset fashion-mnist --data-dir DIR        # 10 000 images
+
+All start from the same weights and see the same batches, seed by seed, so accuracies are compared
+in pairs. Back-propagation has its learning rate tuned on a fifth of the training data; the others
+take that rate, and have their other settings from hand, not tuned. Accuracy is that after the last
+epoch. Time is that of the fastest epoch over back-propagation's.
+
+An accuracy near that of back-propagation says little if the weight gradients are those of
+back-propagation. So the regime (`pxan.regime`, first seed, on test images after training) is beside
+it: relaxed, below 0.1 like back-propagation and above 0.9 like the equilibrium of inference; the
+cosine of the weight gradient with that of back-propagation; layers that learn (effective depth);
+and target alignment.
+"""
+
+import argparse
+import dataclasses
+import functools
+import itertools
+
+import jax
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+from _shared import INK, MUTED, add_arguments, batches, load, save, table, tidy, write_record
+
+import pcx as px
+import pcx.algorithms as pxa
+import pcx.analysis as pxan
+import pcx.data
+import pcx.models as pxm
+import pcx.nn as pxnn
+import pcx.predictive_coding as pxc
+import pcx.training as pxt
+
+HIDDEN, BATCH_SIZE, ACT = [128, 128, 128], 64, jax.nn.gelu
+EPOCHS = {"digits": 10, "mnist": 5, "fashion-mnist": 5}
+RATES = (1e-3, 2e-3, 4e-3)
+STATES, FLAT = optax.sgd(0.05, momentum=0.5), optax.sgd(0.25)
+NOISY = pxa.langevin(0.01, sigma2=1e-4)
+
+
+def bidirectional(model, **options):
+    dims = [model.layers[0].nn.in_features, *(vode.shape[0] for vode in model.vodes)]
+    backward = [pxnn.Linear(n, m) for m, n in itertools.pairwise(dims)]
+    return pxa.BidirectionalPC(model, 8, STATES, backward=backward, alpha_b=1e-3, **options)
+
+
+# An algorithm of your own is one more line: a function of a model and the weights' optimiser. Its
+# optimiser of the states is made once, so that the next seed finds what was compiled.
+ALGORITHMS = {
+    "BP-SE": pxa.Backprop,
+    "BP-CE": pxa.Backprop,
+    "PC-SE": functools.partial(pxa.PC, T=8, state_optim=STATES),
+    "PC-CE": functools.partial(pxa.PC, T=8, state_optim=STATES),
+    "PC-SE T=64": functools.partial(pxa.PC, T=64, state_optim=FLAT),
+    "PN": functools.partial(pxa.NudgedPC, T=8, state_optim=STATES, beta=0.5, mode="positive"),
+    "CN": functools.partial(pxa.NudgedPC, T=8, state_optim=STATES, beta=0.5, mode="centred"),
+    "EP": pxa.EquilibriumProp,
+    "iPC": functools.partial(pxa.IPC, T=4, state_optim=FLAT),
+    "ePC": functools.partial(pxa.EPC, T=4, step="scaled", damping=0.5),
+    "ePC T=1": functools.partial(pxa.EPC, T=1, state_optim=STATES, rate=0.05),
+    "PCALM": functools.partial(pxa.PCALM, T=16, state_optim=FLAT),
+    "Z-IL": pxa.ZIL,
+    "MCPC": functools.partial(pxa.MCPC, T=20, state_optim=NOISY),
+    "Bidirectional": bidirectional,
+}
+
+
+@functools.cache
+def optimiser(rate):
+    return optax.adamw(rate, weight_decay=1e-3)
+
+
+def train(name, data, rate, seed, epochs):
+    """The trained algorithm, and its history."""
+    px.RKG.seed(seed)
+    energy_fn = pxc.ce_energy if name.endswith("-CE") else pxc.se_energy
+    model = pxm.MLP([data.shape[0], *HIDDEN, data.classes], ACT, energy_fn)
+    algorithm = ALGORITHMS[name](model, weight_optim=optimiser(rate))
+    train_batches, test = batches(data, BATCH_SIZE, seed)
+    trainer = pxt.Trainer(algorithm, progress=False)
+    return algorithm, trainer.fit(train_batches, epochs, val=test)
+
+
+def tuned_rate(name, data, epochs):
+    """The learning rate with which back-propagation is best on a fifth of the training data."""
+    n = len(data.x_train) * 4 // 5
+    held_out = dataclasses.replace(
+        data,
+        x_train=data.x_train[:n],
+        y_train=data.y_train[:n],
+        x_test=data.x_train[n:],
+        y_test=data.y_train[n:],
+    )
+    score = {r: train(name, held_out, r, 0, epochs)[1].last("val_accuracy") for r in RATES}
+    return max(score, key=score.get)
+
+
+def spread(values, signed=False):
+    deviation = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+    return f"{np.mean(values):{'+' if signed else ''}.2f}{deviation}"
+
+
+def row_of(name, runs, regime, baseline):
+    """One line of the table; `baseline` has the runs of back-propagation with the same energy."""
+    last = 100 * np.array([run.last("val_accuracy") for run in runs])
+    pairs = last - 100 * np.array([run.last("val_accuracy") for run in baseline])
+    return [
+        name,
+        spread(last),
+        "-" if runs is baseline else spread(pairs, signed=True),
+        f"{fastest(runs) / fastest(baseline):.1f}",
+        f"{regime.relaxed_fraction:.2f}",
+        f"{regime.total_cosine:.2f}",
+        f"{regime.effective_depth} of {len(regime.cosine)}",
+        f"{regime.alignment:.2f}",
+        {True: "yes", False: "NO", None: "-"}[regime.stable],
+    ]
+
+
+def fastest(runs):
+    """Seconds of the fastest epoch; the first one compiles."""
+    return min(np.min(run["seconds"][1:]) if len(run) > 1 else run["seconds"][0] for run in runs)
+
+
+def plain(value):
+    """Rounded numbers for a record; None for those that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, float):
+        return float(f"{value:.4g}") if np.isfinite(value) else None
+    return value
+
+
+def plot(histories, regimes, title, path):
+    """Accuracy, regime and time, algorithms ordered by accuracy."""
+    mean = lambda name: np.mean([run.last("val_accuracy") for run in histories[name]])
+    order = sorted(histories, key=mean)
+    figure, (left, middle, right) = plt.subplots(
+        1, 3, figsize=(12.5, 0.3 * len(order) + 1.6), layout="constrained", sharey=True
+    )
+    for row, name in enumerate(order):
+        colour = MUTED if name.startswith("BP") else "#2563eb"
+        last = [100 * run.last("val_accuracy") for run in histories[name]]
+        left.plot(last, [row] * len(last), "o", color=colour, markersize=5, alpha=0.7)
+        left.plot(np.mean(last), row, "|", color=INK, markersize=13, markeredgewidth=1.8)
+        regime = regimes[name]
+        middle.plot(regime.relaxed_fraction, row, "o", color=colour, markersize=7)
+        middle.plot(regime.total_cosine, row, "D", color="#ea580c", markersize=6, fillstyle="none")
+        right.plot(fastest(histories[name]) / fastest(histories["BP-SE"]), row, "o", color=colour)
+    left.set_yticks(range(len(order)), order)
+    left.set_ylim(-0.6, len(order) - 0.4)
+    left.set_xlabel("test accuracy after the last epoch (%)\ndots: seeds, bar: mean")
+    middle.plot([], [], "o", color=INK, markersize=7, label="relaxed fraction")
+    middle.plot([], [], "D", color="#ea580c", fillstyle="none", label="cosine with BP")
+    middle.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    middle.set(xlim=(-0.55, 1.1), xlabel="regime")
+    right.set(xscale="log", xlabel="time of an epoch over that of BP-SE")
+    low, high = np.log2(right.get_xlim())
+    ticks = 2.0 ** np.arange(np.floor(low), np.ceil(high) + 1)
+    right.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    right.minorticks_off()
+    for axes in (left, middle, right):
+        tidy(axes)
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", color=INK)
+    save(figure, path)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    add_arguments(parser, "scoreboard")
+    parser.set_defaults(seeds=[0, 1, 2])
+    parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=[*ALGORITHMS])
+    parser.add_argument("--images", type=int, default=10_000, help="at most so many to train on")
+    arguments = parser.parse_args()
+    data, dataset = load(parser, arguments), arguments.dataset
+    size = arguments.images
+    data = dataclasses.replace(
+        data,
+        x_train=data.x_train[:size],
+        y_train=data.y_train[:size],
+        x_test=data.x_test[: size // 5],
+        y_test=data.y_test[: size // 5],
+    )
+    epochs = arguments.epochs or EPOCHS[dataset]
+    # back-propagation is what the others are compared with
+    names = list(dict.fromkeys(["BP-SE", "BP-CE", *arguments.algorithms]))
+    rates = {name: tuned_rate(name, data, epochs) for name in names[:2]}
+    histories, regimes = {}, {}
+    for name in names:
+        rate = rates["BP-CE" if name.endswith("-CE") else "BP-SE"]
+        rate = rate / 4 if name == "iPC" else rate  # it makes T steps on the weights for each batch
+        histories[name] = []
+        for seed in arguments.seeds:
+            try:
+                algorithm, history = train(name, data, rate, seed, epochs)
+            except pxt.Diverged as error:
+                print(f"{name}, seed {seed}: {error}", flush=True)
+                break
+            histories[name].append(history)
+            if name not in regimes:
+                y = pcx.data.one_hot(data.y_test[:64], data.classes)
+                regimes[name] = pxan.regime(algorithm, data.x_test[:64], y)
+            print(f"{name}, seed {seed}: {history.summary()}", flush=True)
+            write_record(
+                arguments.out / "records",
+                experiment="Scoreboard",
+                dataset=dataset,
+                algorithm=name,
+                seed=seed,
+                history=history,
+                settings={"rate": rate, "regime": plain(regimes[name]._asdict()), "hidden": HIDDEN},
+                command=f"python examples/scoreboard.py --dataset {dataset} --epochs {epochs} "
+                f"--seeds {seed} --algorithms '{name}'",
+            )
+    complete = [name for name in names if len(histories[name]) == len(arguments.seeds)]
+    rows = [
+        row_of(
+            name,
+            histories[name],
+            regimes[name],
+            histories["BP-CE" if name.endswith("-CE") else "BP-SE"],
+        )
+        for name in complete
+    ]
+    header = "algorithm, accuracy (%), over BP, time / BP, relaxed, cosine, depth, aligned, stable"
+    text = table(header.split(", "), rows)
+    print(f"\n{dataset}, {len(data.x_train)} images, {epochs} epochs, seeds {arguments.seeds}")
+    print(f"learning rates of back-propagation, tuned: {rates}\n\n{text}")
+    path = arguments.out / dataset
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "table.md").write_text(text + "\n")
+    shown = {name: histories[name] for name in complete}
+    plot(
+        shown,
+        regimes,
+        f"{dataset}: accuracy, regime and time on one network",
+        path / "scoreboard.png",
+    )
+    print(f"table and figure: {path}; records: {arguments.out / 'records'}")
+
+
+if __name__ == "__main__":
+    main()
