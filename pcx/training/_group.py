@@ -171,6 +171,11 @@ class Group:
         )
         return self.stack
 
+    def unload(self) -> None:
+        """Put the arrays into the members' algorithms, and let go of those of all together."""
+        self.write()
+        self.state = None
+
     def write(self) -> None:
         """Put the arrays into the members' algorithms."""
         for member, key in zip(self.members, self.stack.write(self.state[0]), strict=True):

@@ -218,7 +218,7 @@ class Population:
                 interrupts.busy = True
                 bar.close()
                 for group in self._groups:
-                    group.write()
+                    group.unload()
 
     def evaluate(self, batches: Iterable[Any]) -> list[dict[str, float]]:
         """Mean energy and metrics of each member's forward prediction, in the order of `members`."""
@@ -271,7 +271,8 @@ class Population:
     def __repr__(self) -> str:
         diverged = sum(member.diverged is not None for member in self.members)
         end = f", {diverged} diverged" if diverged else ""
-        return f"Population({len(self.members)} members, {len(self._groups)} programs{end})"
+        programs = "1 program" if len(self._groups) == 1 else f"{len(self._groups)} programs"
+        return f"Population({len(self.members)} members, {programs}{end})"
 
 
 def _settings(grid: Any) -> list[dict[str, Any]]:

@@ -44,6 +44,12 @@ class Trainer:
         diagnose: keep a copy of the training state between two fetches, so that after a divergence
             the guilty batch can be repeated, its layer be named, and the state before it be
             restored.
+        steps_per_call: take so many training steps in one compiled call, a loop over batches of one
+            shape: the same numbers with less time between two steps. Batches of `pxt.batches` without
+            a transform stay on the device as a whole; others are stacked for each call. Callbacks hear
+            of each batch after its call.
+        augment: `f(key, x) -> x` for the inputs of each training batch, on the device, such as
+            `pcx.data.device_augmentation("cifar10")`; the key depends on the epoch and the batch.
 
     Attributes:
         algorithm: as given.

@@ -115,20 +115,29 @@ def test_each_member_of_every_algorithm_trains_as_alone(name, grid, options):
     assert_as_alone(network(name, **options), grid, data(), seeds=(0,) if name == "PC" else (0, 1))
 
 
-@pytest.mark.parametrize("k", [1, 4])
+ORDERS = {
+    "one order": lambda: data(size=3),
+    "orders": lambda: lambda seed: pxt.batches(*SAMPLES, 3, shuffle=True, rkg=seed),
+    "lists": lambda: lambda seed: list(data(seed, size=3)),
+}
+
+
 @pytest.mark.parametrize(
-    "train",
+    ("order", "k"),
     [
-        lambda: data(size=3),
-        lambda: lambda seed: pxt.batches(*SAMPLES, 3, shuffle=True, rkg=seed),
-        lambda: lambda seed: list(data(seed, size=3)),
+        ("one order", 1),
+        ("orders", 4),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [("one order", 4), ("orders", 1)]
+        ),
+        *(pytest.param("lists", k, marks=pytest.mark.slow) for k in (1, 4)),
     ],
-    ids=["one order", "orders", "lists"],
 )
-def test_keys_numbers_and_orders_of_members_are_those_of_runs_of_their_own(train, k):
+def test_keys_numbers_and_orders_of_members_are_those_of_runs_of_their_own(order, k):
     # 7 batches: calls of 4 and 2 full ones, and the rest
     grid = [{"lr": 0.05, "noise": 0.2}, {"lr": 0.1, "noise": 0.0}]
-    population = assert_as_alone(least_squares, grid, train(), k)
+    population = assert_as_alone(least_squares, grid, ORDERS[order](), k)
     assert len(population.members[0].history.batch["energy"]) == 14
 
 
@@ -192,7 +201,7 @@ def test_a_diverged_member_stays_as_before_its_batch_and_the_others_go_on():
     assert (bad.diverged.epoch, bad.diverged.batch) == (raised.value.epoch, raised.value.batch)
     assert_same(bad, trainer.algorithm, trainer.history, **CLOSE)
     assert "diverged in epoch 1, batch" in str(bad.diverged)
-    assert repr(population) == "Population(2 members, 1 programs, 1 diverged)"
+    assert repr(population) == "Population(2 members, 1 program, 1 diverged)"
     assert population.best("val_energy").settings == {"lr": 0.1}
     assert population.summary("accuracy")[1].diverged == 1
 
@@ -382,8 +391,14 @@ def killed(batches, after):
     return batches
 
 
-@pytest.mark.parametrize("own_orders", [False, True])
-@pytest.mark.parametrize("epochs_done", [1, 4])
+@pytest.mark.parametrize(
+    ("own_orders", "epochs_done"),
+    [
+        (False, 4),
+        pytest.param(True, 1, marks=pytest.mark.slow),
+        pytest.param(False, 1, marks=pytest.mark.slow),
+    ],
+)
 def test_a_killed_population_goes_on_and_ends_with_the_same_numbers(
     tmp_path, own_orders, epochs_done
 ):
