@@ -55,10 +55,11 @@ test-typed: $(VENV)/.dev
 test-slow: $(VENV)/.dev
 	$(PYTEST) $(PARALLEL) -m slow
 
-# without what no version of JAX can change
+# without what no version of JAX can change, and what is made of the rest
 test-oldest: $(OLDEST)/.test
 	$(OLDEST)/bin/python -m pytest $(PARALLEL) --ignore=tests/docs --ignore=tests/oracles \
-		--ignore=tests/data --ignore=tests/benchmarks
+		--ignore=tests/data --ignore=tests/benchmarks --ignore=tests/analysis \
+		--ignore=tests/training/test_examples.py
 
 tutorials: $(VENV)/.dev
 	$(PYTEST) -n auto tests/test_tutorials.py -m tutorials --durations=0 --durations-min=1
