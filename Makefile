@@ -44,7 +44,7 @@ demo: $(VENV)/.examples
 	$(BIN)/python examples/classify.py
 
 test: $(VENV)/.dev
-	$(PYTEST) $(PARALLEL)
+	$(PYTEST) $(PARALLEL) --durations=30
 
 coverage: $(VENV)/.dev
 	$(PYTEST) $(PARALLEL) --cov=pcx --cov-report=term --cov-fail-under=95
@@ -57,9 +57,9 @@ test-slow: $(VENV)/.dev
 
 # without what no version of JAX can change, and what is made of the rest
 test-oldest: $(OLDEST)/.test
-	$(OLDEST)/bin/python -m pytest $(PARALLEL) --ignore=tests/docs --ignore=tests/oracles \
+	$(OLDEST)/bin/python -m pytest $(PARALLEL) tests --ignore=tests/docs --ignore=tests/oracles \
 		--ignore=tests/data --ignore=tests/benchmarks --ignore=tests/analysis \
-		--ignore=tests/training/test_examples.py
+		--ignore=tests/conformance --ignore=tests/training/test_examples.py
 
 tutorials: $(VENV)/.dev
 	$(PYTEST) -n auto tests/test_tutorials.py -m tutorials --durations=0 --durations-min=1

@@ -35,6 +35,7 @@ def rng():
 
 @pytest.fixture(autouse=True)
 def _float64():
+    px.RKG.seed(0)
     with float64():
         yield
 
