@@ -32,7 +32,8 @@ JAX programs that do the full work (`hand-scan`, `hand-unroll`); back-propagatio
 change after two steps and the hand-written program's (a peer's is compared in the peer's own
 environment), relative to the latter: below 1e-2 is float rounding, which AdamW's first steps
 amplify where a gradient is close to zero; more is another computation. *First call* is tracing,
-compiling and running one step.
+compiling and running one step. A program with a date comes from an older run, with the ratios of that
+run.
 """
 
 
@@ -67,6 +68,16 @@ def device_title(machine: dict) -> str:
     return f"{'CPU' if platform == 'cpu' else name} · {machine['cpu']}"
 
 
+def newer_case(old: dict | None, case: dict, machine: dict) -> dict:
+    """A measured case, with the programs that only an older run had; these have a "date"."""
+    programs = dict(case["programs"])
+    if old is not None and old["spec"] == case["spec"]:
+        date = old["machine"]["date"][:10]
+        for name, program in old["programs"].items():
+            programs.setdefault(name, {"date": date, **program})
+    return {**case, "programs": programs, "machine": machine}
+
+
 def merge(records: list[dict]) -> dict[str, dict]:
     """By device: the newest record of every case and section, each with its own "machine"."""
     devices: dict[str, dict] = {}
@@ -74,7 +85,8 @@ def merge(records: list[dict]) -> dict[str, dict]:
         machine = record["machine"]
         merged = devices.setdefault(device_title(machine), {"cases": {}})
         for name, case in record.get("cases", {}).items():
-            merged["cases"][name] = {**case, "machine": machine}
+            old = merged["cases"].get(name)
+            merged["cases"][name] = newer_case(old, case, machine)
         for section in ("overhead", "scaling"):
             if section in record:
                 merged[section] = {**record[section], "machine": machine}

@@ -51,6 +51,8 @@ def case_tables(record: dict) -> str:
     for name in order:
         p = ran[name]
         floor = " (floor)" if p.get("floor") == name else ""
+        if "date" in p:
+            floor += f" ({p['date']})"
         times.append(
             [
                 f"`{name}`{floor}",

@@ -394,9 +394,11 @@ def readme_speed(records: list[dict[str, Any]]) -> str:
     for record in sorted(records, key=lambda r: r["machine"]["date"]):
         machine = record["machine"]
         cases = devices.setdefault(machine["device"].split(":")[0], {})
-        cases |= {
-            name: {**case, "machine": machine} for name, case in record.get("cases", {}).items()
-        }
+        for name, case in record.get("cases", {}).items():
+            # a program that only an older run had keeps its ratio there
+            old = cases.get(name, {"programs": {}})
+            kept = {k: {"date": old["machine"]["date"], **p} for k, p in old["programs"].items()}
+            cases[name] = {**case, "programs": {**kept, **case["programs"]}, "machine": machine}
     parts = [speed_table(device, cases) for device, cases in devices.items() if cases]
     return "\n\n".join(parts) or f"Time per training step: {NOT_YET}."
 
@@ -407,7 +409,11 @@ def speed_table(device: str, cases: dict[str, dict[str, Any]]) -> str:
         ratios = [case["programs"].get(program, {}).get("ratio") for case in cases.values()]
         if any(ratios):
             lines.append([name, *(f"{r['median']:.2f}" if r else "" for r in ratios)])
-    machines = {f"{c['machine']['cpu']}, {c['machine']['date'][:10]}" for c in cases.values()}
+    machines = {
+        f"{c['machine']['cpu']}, {date}"
+        for c in cases.values()
+        for date in {p.get("date", c["machine"]["date"])[:10] for p in c["programs"].values()}
+    }
     header = [f"time per step / hand-written JAX's, on {device.upper()}", *cases]
     where = "; ".join(sorted(machines))
     return table(header, lines) + f"\n\n{SPEED_TEXT} Measured on: {where}."

@@ -216,6 +216,17 @@ def test_the_page_has_the_newest_numbers_machine_reasons_and_plot(tmp_path):
     assert image.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_program_that_was_not_run_again_is_kept_with_its_date():
+    old, new = record("2026-01-01T00:00:00+00:00", 7.0), record("2026-02-01T00:00:00+00:00", 4.5)
+    del new["cases"]["tiny"]["programs"]["low-level"]
+    text = report.page([old, new])
+    assert "| `low-level` (2026-01-01) | 7.00 |" in text
+    assert "| `pxa-pc` | 3.00 |" in text
+    # another case of the same name is no older run of this one
+    new["cases"]["tiny"]["spec"]["T"] += 1
+    assert "low-level` (" not in report.page([old, new])
+
+
 def test_a_page_without_records_says_what_to_run():
     assert "No record yet: run `python -m benchmarks.run`." in report.page([])
 

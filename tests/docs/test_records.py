@@ -133,8 +133,9 @@ def test_a_written_record_is_read_back(tmp_path):
 
 
 def test_the_speed_table_has_the_newest_ratio_of_each_case():
-    def speed(date, ratio):
+    def speed(date, ratio, **peers):
         programs = {"hand-bp": {"ratio": {"median": 1.0}}, "pxa-pc": {"ratio": {"median": ratio}}}
+        programs |= {name: {"ratio": {"median": r}} for name, r in peers.items()}
         machine = {"date": date, "device": "cpu: x", "cpu": "a CPU"}
         return {"machine": machine, "cases": {"deep": {"programs": programs}}}
 
@@ -142,3 +143,8 @@ def test_the_speed_table_has_the_newest_ratio_of_each_case():
     assert "| pcx, `pxa.PC` | 0.50 |" in text
     assert "hand-bp" not in text
     assert "a CPU, 2026-02-01" in text
+    # a peer that was not run again keeps its ratio, and its date is told
+    text = generate.readme_speed([speed("2026-02-01", 0.5), speed("2026-01-01", 9.0, fabricpc=3.0)])
+    assert "| pcx, `pxa.PC` | 0.50 |" in text
+    assert "| FabricPC | 3.00 |" in text
+    assert "a CPU, 2026-01-01; a CPU, 2026-02-01" in text
