@@ -72,6 +72,27 @@ def test_a_training_step_is_that_of_the_oracle(place, prior, output, init, rng):
     np.testing.assert_allclose(metrics["energy"], energy)
 
 
+class SeveralWeightSteps(pxa.PC):
+    """As in docs/migration.md: pcn-torch's `T_learn`."""
+
+    def step_weights(self, x, y):
+        for _ in range(3):
+            energy = super().step_weights(x, y)
+        return energy
+
+
+def test_several_weight_steps_are_made_in_the_same_states(rng):
+    net, model, x, y = problem(rng)
+    first = hierarchy.initial_states(net, x, "zeros")
+    expected, trajectory = hierarchy.train_step(net, first, y, T=6, lr_infer=0.1, lr_learn=0.3)
+    for _ in range(2):
+        expected, _ = hierarchy.train_step(
+            expected, trajectory[-1], y, T=0, lr_infer=0.1, lr_learn=0.3
+        )
+    SeveralWeightSteps(model, 6, optax.sgd(0.1), optax.sgd(0.3), init="zero").train_step(x, y)
+    assert_close(pairs([*model.layers, model.readout]), params(expected), atol=1e-12)
+
+
 def test_latents_start_standard_normal_with_the_oracle_following_from_there(rng):
     net, model, x, y = problem(rng)
     pc = pxa.PC(model, 5, optax.sgd(0.1), init="normal")
