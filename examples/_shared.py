@@ -5,7 +5,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import sys
 from pathlib import Path
 
 import jax
@@ -73,62 +72,50 @@ def hardware():
     return f"{os.cpu_count()}-core {platform.machine()} CPU"
 
 
-def write_record(
-    folder, *, experiment, dataset, algorithm, seed, history, settings, command, note=""
-):
+def write_record(folder, *, dataset, history, note="", **rest):
     """Write the record of a run, in the format of docs/record_format.md; its path."""
     curve = [round(100 * float(value), 3) for value in history["val_accuracy"]]
     record = {
-        "experiment": experiment,
         "dataset": NAMES[dataset],
-        "algorithm": algorithm,
-        "seed": seed,
         "best": max(curve),
         "last": curve[-1],
         "epochs": len(curve),
         "best_epoch": curve.index(max(curve)) + 1,
         "curve": curve,
         "seconds": round(float(history["seconds"].sum()), 1),
-        "settings": settings,
+        **rest,
+    }
+    return _write(folder, record, note)
+
+
+def write_value(folder, *, value, metric, **rest):
+    """Write the record of one number that is no accuracy, in the same format; its path."""
+    return _write(folder, {"metric": metric, "best": value, "last": value, **rest}, "")
+
+
+def _write(folder, record, note):
+    record |= {
         "hardware": hardware(),
         "versions": {name: importlib.metadata.version(name) for name in ("jax", "optax", "equinox")}
         | {"pcx": pcx.__version__},
         "date": datetime.date.today().isoformat(),
-        "command": command,
     }
     if note:
         record["note"] = note
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     parts = (
-        experiment,
-        NAMES[dataset],
-        algorithm,
-        f"e{len(curve)}",
-        f"s{seed}",
+        record["experiment"],
+        record["dataset"],
+        record["algorithm"],
+        f"e{record['epochs']}",
+        f"s{record['seed']}",
         record["date"],
         note,
     )
     plain = ("".join(c for c in part.lower() if c.isalnum()) for part in parts)
     path = folder / f"{'-'.join(part for part in plain if part)}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    return path
-
-
-def write_result(folder, experiment, result):
-    """Write what a script measured that is no test accuracy, with what it ran on; its path."""
-    stamp = {
-        "experiment": experiment,
-        "hardware": hardware(),
-        "versions": {name: importlib.metadata.version(name) for name in ("jax", "optax", "equinox")}
-        | {"pcx": pcx.__version__},
-        "date": datetime.date.today().isoformat(),
-        "command": " ".join(["python", *sys.argv]),
-    }
-    folder = Path(folder, "results")
-    folder.mkdir(parents=True, exist_ok=True)
-    name = "-".join(str(result[k]) for k in ("dataset", "seed") if k in result)
-    path = folder / f"{experiment}-{name}-{stamp['date']}.json"
-    path.write_text(json.dumps({**stamp, **result}, indent=1) + "\n")
+    path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     return path
 
 

@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
-from _shared import NAMES, hardware, no_data_dir, save, table, write_result
+from _shared import NAMES, hardware, no_data_dir, save, table, write_value
 
 import pcx as px
 import pcx.algorithms as pxa
@@ -43,6 +43,16 @@ tiny-imagenet/val and tiny-imagenet/wnids.txt, or archives of them, with --data-
 NOISE = 0.2
 PAPER = {(50, 512): ("6.06 ± 0.11", "0.06 ± 0.02"), (100, 512): ("6.99 ± 0.19", "1.15 ± 0.78"),
          (250, 512): ("9.95 ± 0.05", "39.1 ± 10.8")}  # fmt: skip
+SETTINGS = ("T", "state_rate", "momentum", "weight_rate", "noise_steps", "mask_steps")
+
+
+def command(arguments, seed):
+    """What to type to get the same numbers."""
+    names = ("dataset", "side", "images", "hidden", "epochs", *SETTINGS)
+    given = {k: vars(arguments)[k] for k in names if vars(arguments)[k] is not None}
+    options = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in given.items())
+    where = "" if arguments.dataset == "digits" else " --data-dir DIR"
+    return f"python examples/memory.py {options}{where} --seeds {seed}"
 
 
 def images(parser, arguments):
@@ -74,7 +84,7 @@ def images(parser, arguments):
 
 
 def store(stored, arguments):
-    """A decoder that has learned the images, and the energy of an image at the end of each epoch."""
+    """A decoder that has learned the images."""
     d = arguments.hidden
     model = pxm.LinearDecoder([512, d, d, stored.shape[1]], act=jnp.tanh)
     algorithm = pxa.PC(
@@ -84,19 +94,17 @@ def store(stored, arguments):
         optax.adam(arguments.weight_rate),
         unroll=False,
     )
-    curve, start = [], time.perf_counter()
+    start = time.perf_counter()
     for epoch in range(arguments.epochs):
         order = np.random.default_rng(epoch).permutation(len(stored))
         parts = np.array_split(order, max(1, len(stored) // 50))
-        curve.append(
-            float(np.mean([float(algorithm.train_step(None, stored[p])["energy"]) for p in parts]))
-        )
+        energies = [algorithm.train_step(None, stored[p])["energy"] for p in parts]
         if (epoch + 1) % max(1, arguments.epochs // 10) == 0:
             rate = float(algorithm.largest_state_rate(None, stored))
             seconds = time.perf_counter() - start
-            print(f"epoch {epoch + 1:5d}  energy {curve[-1]:10.4f}  largest stable state rate {rate:.3g}"
+            print(f"epoch {epoch + 1:5d}  energy {np.mean(energies):10.4f}  largest stable state rate {rate:.3g}"
                   f"  {seconds:.0f} s", flush=True)  # fmt: skip
-    return model, curve
+    return model
 
 
 def recall(model, given, start, steps, optim, clamped=0):
@@ -119,12 +127,12 @@ def recall(model, given, start, steps, optim, clamped=0):
 
 
 def run(stored, seed, arguments):
-    """Errors of both tasks, what was given and recalled, and the training curve."""
+    """Errors of both tasks, and what was given and recalled."""
     px.RKG.seed(seed)
     rng = np.random.default_rng(seed)
     shape = stored.shape[1:]
     flat = stored.reshape(len(stored), -1)
-    model, curve = store(flat, arguments)
+    model = store(flat, arguments)
     rate = 0.5 * float(pxa.PC(model).largest_state_rate(None, flat))
 
     noisy = flat + NOISE * rng.standard_normal(flat.shape).astype(np.float32)
@@ -141,7 +149,7 @@ def run(stored, seed, arguments):
     mse = lambda a: 1e4 * float(np.mean(np.square(a - flat)))
     errors = {"noise": mse(from_noise), "mask": mse(from_half)}
     print(f"seed {seed}: noise {errors['noise']:.3g}, mask {errors['mask']:.3g} (1e-4)", flush=True)
-    return errors, {"noise": (noisy, from_noise), "mask": (half, from_half)}, curve
+    return errors, {"noise": (noisy, from_noise), "mask": (half, from_half)}
 
 
 def draw(stored, pictures, path, n=8):
@@ -182,31 +190,33 @@ def main():
     parser.add_argument("--out", default="outputs/memory", help="folder for results")
     arguments = parser.parse_args()
     stored = images(parser, arguments)
+    side = stored.shape[-1]
+    paper = PAPER.get((arguments.images, arguments.hidden), ("–", "–"))
     every = []
     for seed in arguments.seeds:
         start = time.perf_counter()
-        errors, pictures, curve = run(stored, seed, arguments)
+        errors, pictures = run(stored, seed, arguments)
         every.append(errors)
-        write_result(
-            arguments.out,
-            "memory",
-            {
-                "dataset": arguments.dataset,
-                "pixels": list(stored.shape[1:]),
-                "seed": seed,
-                "mse_1e-4": errors,
-                "curve": [round(F, 4) for F in curve],
-                "seconds": round(time.perf_counter() - start, 1),
-                "settings": {k: v for k, v in vars(arguments).items()
-                             if k not in ("data_dir", "out", "seeds")},
-            },
-        )  # fmt: skip
+        seconds = round(time.perf_counter() - start, 1)
+        for task, published in zip(errors, paper, strict=True):
+            write_value(
+                f"{arguments.out}/records",
+                experiment=f"associative memory, n = {arguments.images}, d = {arguments.hidden}",
+                dataset=f"{arguments.dataset} {side} x {side}",
+                algorithm=f"PC, {task}",
+                metric="MSE, 1e-4",
+                value=round(errors[task], 4),
+                epochs=arguments.epochs,
+                seed=seed,
+                paper=published,
+                seconds=seconds,
+                settings={k: vars(arguments)[k] for k in SETTINGS},
+                command=command(arguments, seed),
+            )
         draw(stored, pictures, f"{arguments.out}/{arguments.dataset}-{stored.shape[-1]}.png")
     shown = lambda task: (
         f"{np.mean([e[task] for e in every]):.3g} ± {np.std([e[task] for e in every]):.2g}"
     )
-    paper = PAPER.get((arguments.images, arguments.hidden), ("-", "-"))
-    side = stored.shape[-1]
     name = f"{arguments.dataset} {side} x {side}, n = {arguments.images}, d = {arguments.hidden}"
     rows = [[task, shown(task), published] for task, published in zip(every[0], paper, strict=True)]
     header = [f"MSE in 1e-4: {name}", f"{len(every)} seeds", "paper, 64 x 64"]
