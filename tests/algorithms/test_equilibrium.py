@@ -76,7 +76,7 @@ def test_the_blocks_are_the_hessian(kind, beta):
 SOLVERS = {
     "direct": (pxa.PC, pxa.GaussNewton(1e-8, linear="direct")),
     "cg": (pxa.PC, pxa.GaussNewton(1e-8, linear="cg")),
-    "Anderson": (pxa.PC, pxa.Anderson(1e-8, rate=0.2)),
+    "Anderson": (pxa.PC, pxa.Anderson(1e-8, rate=0.1)),
     "EPC, Anderson": (pxa.EPC, pxa.Anderson(1e-8, rate=0.1)),
     "sweeps": (pxa.PC, pxa.RedBlack(damping=0.4)),
 }
@@ -85,8 +85,8 @@ SOLVERS = {
 @pytest.mark.parametrize("name", SOLVERS)
 def test_they_agree_on_states_and_weight_gradients(name):
     cls, solver = SOLVERS[name]
-    # every kind of layer, or cross-entropy
-    output = SQUARED if name in ("cg", "Anderson") else CE()
+    # the energy of the network with skips has several minima, and Anderson's path may lead to another
+    output = SQUARED if name == "cg" else CE()
     net, x, y = problem("skip" if output is SQUARED else "after", output)
     algorithm, _ = inferred(net, x, y, solver, output, T=1000, cls=cls)
     h = equilibrium.newton(net, x, y, None, output)

@@ -163,6 +163,11 @@ def test_the_reached_sets_are_those_worked_out_by_hand(cls):
     assert len(active) == 1
 
 
+@pytest.fixture(autouse=True)
+def _seeded():
+    px.RKG.seed(0)
+
+
 def run(model, lazy, optim, T, seed=0, **options):
     """States after inference and weights after a step, as bytes-exact arrays."""
     px.RKG.seed(seed)
@@ -229,8 +234,9 @@ def test_skipping_changes_no_bit_of_states_and_weights(cls, optim, T):
     full, b = run(model, False, OPTIMISERS[optim], T)
     assert skips(lazy)
     assert not skips(full)
-    # the elementwise arithmetic of Adam may be fused otherwise, and round otherwise
-    atol = 3e-7 if optim == "adam" else 0
+    # the elementwise arithmetic of Adam may be fused otherwise, and round otherwise; the XLA of old releases
+    # does so elsewhere too, for few weights
+    atol = 3e-7 if optim == "adam" or jax.__version_info__ < (0, 8) else 0
     for one, other in zip(a, b, strict=True):
         np.testing.assert_allclose(one, other, atol=atol, rtol=0)
     # also computing everything gives exactly zero where nothing has arrived
