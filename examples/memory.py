@@ -40,6 +40,7 @@ import pcx.predictive_coding as pxc
 
 NO_PICTURES = """--dataset tiny-imagenet reads the official pictures: give the folder that holds
 tiny-imagenet/val and tiny-imagenet/wnids.txt, or archives of them, with --data-dir DIR."""
+SMALLER = "{side} x {side} pixels; the paper's images have 64 x 64"
 NOISE = 0.2
 PAPER = {(50, 512): ("6.06 ± 0.11", "0.06 ± 0.02"), (100, 512): ("6.99 ± 0.19", "1.15 ± 0.78"),
          (250, 512): ("9.95 ± 0.05", "39.1 ± 10.8")}  # fmt: skip
@@ -212,6 +213,7 @@ def main():
                 seconds=seconds,
                 settings={k: vars(arguments)[k] for k in SETTINGS},
                 command=command(arguments, seed),
+                **({} if side == 64 else {"note": SMALLER.format(side=side)}),
             )
         draw(stored, pictures, f"{arguments.out}/{arguments.dataset}-{stored.shape[-1]}.png")
     shown = lambda task: (
