@@ -138,8 +138,9 @@ class Anderson(EquilibriumSolver):
         h_{k+1} = h_k + f_k - sum_i c_i (h_{k-i+1} - h_{k-i} + f_{k-i+1} - f_{k-i})
 
     On a linear network with a full window this is GMRES: it ends in as many iterations as a sample has
-    states. A sample whose residual grew forgets its past and takes the plain step g, so the rate must be
-    one at which gradient descent is stable (`algorithm.largest_state_rate`). Any model and energy will do,
+    states. A sample whose residual grew, or whose step would go uphill (as towards a saddle point), forgets
+    its past and takes the plain step g, so the rate must be one at which gradient descent is stable
+    (`algorithm.largest_state_rate`). Any model and energy will do,
     and EPC's errors as well. An iteration costs one gradient. At most T are made, fewer once every sample has
 
         |dF/dh| <= rtol |dF/dh at the start|
@@ -203,7 +204,10 @@ class Anderson(EquilibriumSolver):
         gram = jnp.einsum("ibn,jbn->bij", columns, columns) + ridge * jnp.eye(self.window)
         right = jnp.einsum("ibn,bn->bi", columns, f)
         c = jnp.linalg.solve(gram.astype(h.dtype), right[..., None])[..., 0]
-        return h + f - jnp.einsum("bi,ibn->bn", c, moves), _Past(h, f, dh, df)
+        d = f - jnp.einsum("bi,ibn->bn", c, moves)
+        # towards a saddle point, whose residual is 0 as well, it would go uphill
+        down = jnp.sum(d * f, axis=-1)[:, None] > 0
+        return h + jnp.where(down, d, f), _Past(h, f, *(jnp.where(down, a, 0) for a in (dh, df)))
 
 
 def norm(flat: jax.Array) -> jax.Array:

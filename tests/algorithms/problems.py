@@ -92,6 +92,23 @@ class Decoder(pxc.EnergyModule):
         return self.network(self.latent(jnp.zeros(self.latent.shape)), y)
 
 
+class Conv(pxc.EnergyModule):
+    """A convolution of 6 x 6 pixels, pooled, and a head with cross-entropy."""
+
+    def __init__(self):
+        self.conv, self.head = pxnn.Conv2d(1, 2, 3), pxnn.Linear(8, 2)
+        self.vodes = [pxc.Vode((2, 4, 4)), pxc.Vode((2,), pxc.ce_energy)]
+        self.vodes[-1].h.frozen = True
+        self.pool = pxnn.AvgPool2d(2, 2)
+
+    def __call__(self, x, y=None):
+        u = self.head(jnp.ravel(self.pool(self.vodes[0](jnp.tanh(self.conv(x))))))
+        self.vodes[1](u)
+        if y is not None:
+            self.vodes[1].set("h", y)
+        return u
+
+
 class Small(pxc.EnergyModule):
     """An MLP for tests that need no oracle."""
 

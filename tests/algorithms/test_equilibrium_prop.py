@@ -18,6 +18,7 @@ from tests.algorithms.networks import Network, float64
 from tests.algorithms.problems import (
     CE,
     SQUARED,
+    Conv,
     Small,
     assert_inferred,
     learned,
@@ -247,21 +248,6 @@ def test_as_many_sweeps_as_layers_and_a_small_nudge_are_backpropagation():
 
 
 # --- models --------------------------------------------------------------------------------------------
-
-
-class Conv(pxc.EnergyModule):
-    def __init__(self):
-        self.conv, self.head = pxnn.Conv2d(1, 2, 3), pxnn.Linear(8, 2)
-        self.vodes = [pxc.Vode((2, 4, 4)), pxc.Vode((2,), pxc.ce_energy)]
-        self.vodes[-1].h.frozen = True
-        self.pool = pxnn.AvgPool2d(2, 2)
-
-    def __call__(self, x, y=None):
-        u = self.head(jnp.ravel(self.pool(self.vodes[0](jnp.tanh(self.conv(x))))))
-        self.vodes[1](u)
-        if y is not None:
-            self.vodes[1].set("h", y)
-        return u
 
 
 def residual_loss(weights, x, y):
