@@ -33,7 +33,7 @@ help:
 	@echo "make coverage     the same, with coverage of pcx/ (a third slower)"
 	@echo "make test-typed   the same, with every annotation checked at run time"
 	@echo "make test-slow    the tests marked slow"
-	@echo "make test-oldest  the test suite on the oldest supported dependencies"
+	@echo "make test-oldest  the tests of everything that calls JAX, on the oldest supported dependencies"
 	@echo "make lint         ruff: lint and format check  (make format: apply them)"
 	@echo "make types        mypy"
 	@echo "make docs         build the site, warnings are errors"
@@ -55,7 +55,8 @@ test-typed: $(VENV)/.dev
 test-slow: $(VENV)/.dev
 	$(PYTEST) $(PARALLEL) -m slow
 
-# without what no version of JAX can change, and what is made of the rest
+# without docs, oracles, data and benchmarks, which no version of JAX changes; and without doctests, conformance,
+# analyses and examples, which call only what the others test: with them it took 19 minutes
 test-oldest: $(OLDEST)/.test
 	$(OLDEST)/bin/python -m pytest $(PARALLEL) tests --ignore=tests/docs --ignore=tests/oracles \
 		--ignore=tests/data --ignore=tests/benchmarks --ignore=tests/analysis \

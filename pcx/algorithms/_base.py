@@ -17,6 +17,7 @@ import optax as ox
 from ..core import BaseModule, BaseParam, Mask, named_params, static
 from ..nn import statistics, training_batch
 from ..predictive_coding import EnergyModule, VodeParam, free_states, vodes
+from ..predictive_coding._states import vode_paths
 from ..utils import Optim, step
 from . import _lazy
 from ._compiled import compiled
@@ -161,16 +162,7 @@ class Interface(BaseModule):
     @property
     def vode_names(self) -> tuple[str, ...]:
         """Paths of the vodes, in the order of recorded energies."""
-        wanted = {id(v): k for k, v in enumerate(vodes(self.model))}
-        leaves = jax.tree_util.tree_flatten_with_path(
-            self.model, is_leaf=lambda x: id(x) in wanted
-        )[0]
-        names = {
-            wanted[id(x)]: jax.tree_util.keystr(path).lstrip(".")
-            for path, x in leaves
-            if id(x) in wanted
-        }
-        return tuple(names[k] for k in sorted(names))
+        return vode_paths(self.model)
 
     def weights_mask(self) -> Mask:
         """Selects the params that learning changes."""
@@ -411,7 +403,3 @@ def _show_options(cls: type[Interface]) -> None:
     merged = [*parameters, *(p for p in shared.values() if p.name not in given)]
     merged.sort(key=lambda p: p.kind)
     cls.__init__.__signature__ = own.replace(parameters=merged)  # type: ignore[attr-defined]
-
-
-# by the names of their compiled functions
-_TRAIN_DONATE = Interface.train_step.jitted

@@ -126,7 +126,7 @@ class BidirectionalPC(PC):
     connections, and a backward layer may be any function of the node above it, so
     `lambda h: h + g(h)` is a skip as well.
 
-    With `input_shape`, x may be None in any method: h_0 is then a free state, which starts at what the
+    With `input_shape`, x may be None wherever y is given: h_0 is then a free state, which starts at what the
     backward direction makes of y, and after `infer(None, y)` is in `model.input.h`.
 
     Args:
@@ -181,16 +181,13 @@ class BidirectionalPC(PC):
             self.model.input.h.frozen = x is not None
         return super().initialise(x, y)
 
+    @compiled()
     def generate(self, y: Any) -> Any:
         """What the backward direction alone makes of outputs y, (batch, *event): inputs x.
 
         Raises:
             ValueError: a node has no prediction from above.
         """
-        return self._generate(y)
-
-    @compiled()
-    def _generate(self, y: Any) -> Any:
         return _backward_pass(y, None, model=self.model)
 
     def watch(self, x: Any, y: Any, energies: bool, states: bool) -> tuple[Any, Any]:

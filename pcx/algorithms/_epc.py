@@ -26,6 +26,9 @@ from ._pc import PC
 NOT_A_SUM = """EPC(step="scaled") measures its step from the energies of the vodes, so the model's \
 energy must be their sum; {model} has an `energy` of its own. Use step="fixed"."""
 
+NO_RATE = """EPC: rate is that of plain steps on the errors, which scaled steps and solvers have not. Leave it \
+out, or use step="fixed" with an optax transformation as `state_optim`"""
+
 NOT_FEED_FORWARD = """{cls}: `{who}` depends on the state of `{node}` from before `{node}` was predicted in this \
 pass: a lateral or cyclic connection, or a state kept from the step before. Inference on the errors \
 needs states that follow from the errors by one forward pass. Use PC or IPC, or read the state that \
@@ -62,7 +65,8 @@ class EPC(PC):
         damping: the factor of a scaled step.
         rate: divide the weight gradients by min(1, rate * T). With plain steps of this size the
             gradients of the hidden layers then have about the size of back-propagation's, however
-            few the steps; those of the output layer are larger by the same factor. None: by 1.
+            few the steps; those of the output layer are larger by the same factor. None: by 1. Not for
+            scaled steps or a solver, which have no such rate.
         distance: add "distance" to what `train_step` gives: |dE/deps| at the end of inference
             relative to the start, averaged over the batch. 1: nothing was inferred, the errors are
             those of back-propagation; 0: equilibrium, where PC would end.
@@ -102,6 +106,8 @@ class EPC(PC):
             raise ValueError(f"EPC: damping must be positive; got {damping!r}")
         if rate is not None and not rate > 0:
             raise ValueError(f"EPC: rate is that of the steps on the errors, above 0; got {rate!r}")
+        if rate is not None and (step == "scaled" or self.solver is not None):
+            raise ValueError(NO_RATE)
         if step == "scaled" and not is_additive(self.model):
             raise ValueError(NOT_A_SUM.format(model=type(self.model).__name__))
         if step == "scaled" and self.solver is not None:
@@ -143,7 +149,7 @@ class EPC(PC):
 
     def inference_energy(self, x: Any, y: Any, *, model: Any) -> jax.Array:
         """The batch's total energy as a function of the errors."""
-        return jnp.sum(_unrolled_energy(x, y, model=model))
+        return jnp.sum(unrolled_energy(x, y, model=model))
 
     def step_states(self, x: Any, y: Any, t: Any) -> tuple[jax.Array, Any]:
         """One step on the errors; see `PC.step_states`."""
@@ -232,9 +238,9 @@ def curvature(x: Any, y: Any, model: Any, direction: list[jax.Array]) -> jax.Arr
     """
     errors = [h.get() for h in free_states(model)]
     with phase(model, clear_params=(CACHE, CACHE)):
-        nodes = pure(_nodes, model=model)
+        nodes = pure(nodes_at, model=model)
         z, dz = jax.jvp(lambda errors: nodes(errors, x, y), (errors,), (direction,))
-        energies = pure(_energies_at, model=model)
+        energies = pure(energies_at, model=model)
 
     def along(s: jax.Array) -> jax.Array:
         return energies(jax.tree_util.tree_map(lambda a, da: a + s.astype(a.dtype) * da, z, dz))
@@ -283,7 +289,7 @@ def _with_error(ruleset: Ruleset, error: Any) -> Ruleset:
 
 
 @batched
-def _unrolled_energy(x: Any, y: Any, *, model: Any) -> Any:
+def unrolled_energy(x: Any, y: Any, *, model: Any) -> Any:
     errors = [(vode.h, vode.h.get()) for vode in vodes(model)]
     call_with_errors(x, y, model)
     energy = model.energy()
@@ -314,7 +320,7 @@ def _predictions_from(before: list[Any], x: Any, y: Any, *, model: Any) -> Any:
 
 
 @vmap(BATCHED, in_axes=(0, 0, 0), axis_name=AXIS)
-def _nodes(errors: list[Any], x: Any, y: Any, *, model: Any) -> Any:
+def nodes_at(errors: list[Any], x: Any, y: Any, *, model: Any) -> Any:
     for h, error in zip(free_states(model), errors, strict=True):
         h.set(error)
     call_with_errors(x, y, model)
@@ -322,10 +328,11 @@ def _nodes(errors: list[Any], x: Any, y: Any, *, model: Any) -> Any:
 
 
 @vmap(BATCHED, in_axes=(0,), axis_name=AXIS)
-def _energies_at(nodes: list[Any], *, model: Any) -> Any:
+def energies_at(nodes: list[Any], *, model: Any) -> Any:
     total: Any = 0.0
     for vode, (h, u) in zip(vodes(model), nodes, strict=True):
-        vode.h.set(h)
+        if h is not None:  # a clamped node has its own
+            vode.h.set(h)
         vode.cache["u"] = u
         total = total + vode.energy()
     return total

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from ..functional import pure, vmap
-from ..predictive_coding import Vode, free_states, traits, vodes
+from ..predictive_coding import Vode, traits, vodes
 from ..utils import step
 from ._energies import AXIS, BATCHED, CACHE
-from ._epc import NOT_FEED_FORWARD, call_with_errors, find_early_read
+from ._epc import NOT_FEED_FORWARD, energies_at, find_early_read, nodes_at
 from ._equilibrium import EquilibriumSolver, Problem, norm
 from ._equilibrium_prop import Nudged
 from ._lazy import is_additive
@@ -161,8 +161,8 @@ class Composed:
         self.problem, model = problem, problem.algorithm.model
         with step(model, clear_params=(CACHE, CACHE)):
             self._errors = pure(_errors_at, model=model)
-            self._nodes = pure(_nodes, model=model)
-            self.energies_at = pure(_energies_at, model=model)
+            self._nodes = pure(nodes_at, model=model)
+            self.energies_at = pure(energies_at, model=model)
             self.costs_at = pure(_costs_at, model=model)
 
     def errors(self, h: jax.Array) -> jax.Array:
@@ -173,7 +173,9 @@ class Composed:
     def nodes(self, eps: jax.Array) -> list[tuple[Any, Any]]:
         """For each vode its state (None if it is clamped) and its prediction."""
         problem = self.problem
-        return self._nodes(problem.split(eps), problem.x, problem.y)
+        found = self._nodes(problem.split(eps), problem.x, problem.y)
+        nodes = vodes(problem.algorithm.model)
+        return [(None if v.is_frozen else h, u) for v, (h, u) in zip(nodes, found, strict=True)]
 
     def states(self, eps: jax.Array) -> jax.Array:
         """h."""
@@ -253,25 +255,6 @@ def _errors_at(states: list[Any], x: Any, y: Any, *, model: Any) -> Any:
     pairs = [(vode.h.get(), vode.get("u")) for vode in free]
     # without a prediction the state is what is free
     return [h if u is None or jnp.shape(u) != jnp.shape(h) else h - u for h, u in pairs]
-
-
-@vmap(BATCHED, in_axes=(0, 0, 0), axis_name=AXIS)
-def _nodes(errors: list[Any], x: Any, y: Any, *, model: Any) -> Any:
-    for h, error in zip(free_states(model), errors, strict=True):
-        h.set(error)
-    call_with_errors(x, y, model)
-    return [(None if v.is_frozen else v.h.get(), v.get("u")) for v in vodes(model)]
-
-
-@vmap(BATCHED, in_axes=(0,), axis_name=AXIS)
-def _energies_at(nodes: list[Any], *, model: Any) -> Any:
-    total: Any = 0.0
-    for vode, (h, u) in zip(vodes(model), nodes, strict=True):
-        if h is not None:
-            vode.h.set(h)
-        vode.cache["u"] = u
-        total = total + vode.energy()
-    return total
 
 
 @vmap(BATCHED, in_axes=(0,), axis_name=AXIS)

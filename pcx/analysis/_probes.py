@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ..algorithms import IPC, Backprop, compiled
 from ..algorithms._curvature import largest_curvatures, samples_are_coupled
 from ..algorithms._energies import CACHE, batch_size, batched
-from ..algorithms._epc import _energies_at, _unrolled_energy, find_early_read, to_errors
+from ..algorithms._epc import energies_at, find_early_read, to_errors, unrolled_energy
 from ..algorithms._lazy import observed, session, trace_wave
 from ..core import named_params
 from ..functional import pure
@@ -115,7 +115,7 @@ def _slopes(x: Any, y: Any, *, algorithm: Any) -> tuple[Arrays, Arrays]:
     if not states or find_early_read(x, y, model) is not None:
         return stepped, [jnp.full((batch_size(x, y), 1), jnp.nan if states else 0.0)]
     to_errors(x, y, model)
-    return stepped, _gradient(_unrolled_energy, x, y, model)
+    return stepped, _gradient(unrolled_energy, x, y, model)
 
 
 def _gradient(energy: Any, x: Any, y: Any, model: Any) -> Arrays:
@@ -135,7 +135,7 @@ def _errors(x: Any, y: Any, *, algorithm: Any) -> Arrays:
 
 
 def _minus_slopes(nodes: list[tuple[Any, Any]], model: Any) -> Arrays:
-    energies = pure(_energies_at, model=model)
+    energies = pure(energies_at, model=model)
     total = lambda us: jnp.sum(energies([(h, u) for (h, _), u in zip(nodes, us, strict=True)]))
     slopes = jax.grad(total)([u for _, u in nodes])
     return [jnp.zeros(()) if g is None else -g for g in slopes]

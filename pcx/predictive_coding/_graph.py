@@ -13,7 +13,7 @@ from ..nn import LayerParam
 from ._arguments import VodeParam
 from ._depends import propagate
 from ._rules import STATUS
-from ._states import vodes
+from ._states import vode_paths, vodes
 from ._traits import name_of
 
 # where the names of layers and nodes are cut, so that a line fits a terminal
@@ -78,9 +78,7 @@ def nodes(model: Any, x: Any) -> list[Node]:
     h = trace(states)(x)[1]
     weights = [param.get() for _, param in layer_params(model)]
     closed = trace(predictions)(h, weights, x)[0]
-    names = {id(param): path for path, param in named_params(model)}
-    # a vode by the path of its state
-    paths = [names[id(vode.h)].removesuffix(".h") or "the model" for vode in vodes(model)]
+    paths = [path or "the model" for path in vode_paths(model)]
     sources = [path for path, a in zip(paths, h, strict=True) if a is not None]
     layers = [layer_of(path) for path, _ in layer_params(model)]
     leaves = [len(jax.tree_util.tree_leaves(w)) for w in weights]

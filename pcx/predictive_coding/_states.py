@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ..core import named_params
 from ._arguments import VodeParam
 from ._clamp import clamp_of
 from ._energy_module import energy_modules
@@ -21,6 +22,12 @@ def vodes(model: Any) -> list[Vode]:
         if isinstance(module, Vode):
             found.setdefault(id(module.h), module)
     return list(found.values())
+
+
+def vode_paths(model: Any) -> tuple[str, ...]:
+    """The path of each vode of a model, in the order of `vodes(model)`; "" for a vode itself."""
+    paths = {id(param): path for path, param in named_params(model)}
+    return tuple(paths[id(vode.h)].removesuffix("h").removesuffix(".") for vode in vodes(model))
 
 
 def free_states(model: Any) -> list[VodeParam]:

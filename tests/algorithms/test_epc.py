@@ -371,6 +371,11 @@ def test_bad_arguments_are_refused():
     net = net_of("after", np.random.default_rng(0))
     with pytest.raises(ValueError, match='step must be "fixed" or "scaled"; got \'best\''):
         pxa.EPC(Network(net), step="best")
+    with pytest.raises(ValueError, match="rate is that of the steps on the errors, above 0; got 0"):
+        pxa.EPC(Network(net), rate=0.0)
+    for options in ({"step": "scaled"}, {"state_optim": pxa.Anderson()}):
+        with pytest.raises(ValueError, match="which scaled steps and solvers have not"):
+            pxa.EPC(Network(net), rate=0.1, **options)
     with pytest.raises(ValueError, match="damping must be positive; got 0"):
         pxa.EPC(Network(net), damping=0.0)
 

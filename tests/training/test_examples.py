@@ -110,7 +110,13 @@ def test_a_sweep_without_optuna_says_what_to_install(monkeypatch, capsys):
 
 def test_memory_recalls_what_it_has_stored(monkeypatch, capsys, tmp_path):
     arguments = {"images": 6, "hidden": 64, "epochs": 150, "T": 20, "weight-rate": 2e-3}
-    arguments |= {"state-rate": 0.05, "noise-steps": 50, "mask-steps": 1000, "out": tmp_path}
+    arguments |= {
+        "state-rate": 0.05,
+        "clamped-steps": 20,
+        "noise-steps": 50,
+        "mask-steps": 1000,
+        "out": tmp_path,
+    }
     given = [part for k, v in arguments.items() for part in (f"--{k}", v)]
     run(monkeypatch, "memory.py", *given)
     out = capsys.readouterr().out
@@ -122,3 +128,17 @@ def test_memory_recalls_what_it_has_stored(monkeypatch, capsys, tmp_path):
     assert noise < 350
     assert mask < 500
     assert (tmp_path / "digits-8.png").exists()
+
+
+@pytest.mark.slow
+def test_the_scoreboard_compares_with_back_propagation(monkeypatch, capsys, tmp_path):
+    arguments = ["--algorithms", "Z-IL", "--images", 400, "--epochs", 2, "--seeds", 0, 1]
+    run(monkeypatch, "scoreboard.py", *arguments, "--out", tmp_path)
+    rows = dict(re.findall(r"^\| (\S+) +\|(.+)\|$", capsys.readouterr().out, re.M))
+    assert {"BP-SE", "BP-CE", "Z-IL"} <= set(rows)
+    records = [json.loads(path.read_text()) for path in (tmp_path / "records").iterdir()]
+    last = {(r["algorithm"], r["seed"]): r["last"] for r in records}
+    # Z-IL makes the update of back-propagation, and both see the same batches
+    for seed in (0, 1):
+        assert abs(last["Z-IL", seed] - last["BP-SE", seed]) < 2
+    assert [*tmp_path.rglob("*.png")]
