@@ -52,23 +52,6 @@ class Steps(EquilibriumSolver):
 
 
 @dataclass(frozen=True)
-class Descent(EquilibriumSolver):
-    """Gradient descent at half of the largest stable rate, measured by power iteration at the start."""
-
-    def start(self, problem: Problem, h: jax.Array, slope: jax.Array) -> Any:
-        def iterate(_: Any, v: jax.Array) -> jax.Array:
-            v = jax.jvp(problem.slope, (h,), (v,))[1]
-            return v / jnp.sqrt(jnp.sum(jnp.square(v)))
-
-        v = jax.lax.fori_loop(0, 50, iterate, jnp.ones_like(h))
-        curved = jax.jvp(problem.slope, (h,), (v,))[1]
-        return jnp.sum(jnp.square(v)) / jnp.sqrt(jnp.sum(jnp.square(curved)))
-
-    def advance(self, problem: Problem, h: jax.Array, slope: jax.Array, memory: Any) -> Any:
-        return h - memory * slope, memory
-
-
-@dataclass(frozen=True)
 class Sweeps(EquilibriumSolver):
     """Red-black sweeps that stop at the tolerance."""
 
@@ -89,12 +72,14 @@ class Sweeps(EquilibriumSolver):
         return problem.join(new), memory
 
 
-def methods(rate: float) -> dict[str, tuple[type[pxa.PC], EquilibriumSolver, int]]:
+def methods(
+    rate: float, error_rate: float
+) -> dict[str, tuple[type[pxa.PC], EquilibriumSolver, int]]:
     """Algorithm, solver and cap of each."""
     return {
-        "SGD": (pxa.PC, Descent(TOLERANCE), 20000),
+        "SGD": (pxa.PC, Steps(TOLERANCE, optax.sgd(rate)), 20000),
         "Adam 0.01": (pxa.PC, Steps(TOLERANCE, optax.adam(0.01)), 5000),
-        "EPC": (pxa.EPC, Descent(TOLERANCE), 5000),
+        "EPC": (pxa.EPC, Steps(TOLERANCE, optax.sgd(error_rate)), 5000),
         "red-black, damped": (pxa.PC, Sweeps(TOLERANCE, 0.5), 5000),
         "Anderson": (pxa.PC, pxa.Anderson(TOLERANCE, rate, window=10), 2000),
         "Gauss-Newton": (pxa.PC, pxa.GaussNewton(TOLERANCE, "direct"), 50),
@@ -119,9 +104,9 @@ def case(kind: str, depth: int) -> tuple[Callable[[], Any], jax.Array, jax.Array
 def measure(kind: str, depth: int, rounds: int) -> dict[str, dict[str, float]]:
     """{method: {"iterations", "met", "ms"}} on one chain."""
     make, x, y = case(kind, depth)
-    rate = 0.5 * float(pxa.PC(make(), 0).largest_state_rate(x, y))
+    rates = [0.5 * float(cls(make(), 0).largest_state_rate(x, y)) for cls in (pxa.PC, pxa.EPC)]
     runs, found = {}, {}
-    for name, (cls, solver, cap) in methods(rate).items():
+    for name, (cls, solver, cap) in methods(*rates).items():
         runs[name] = cls(make(), cap, solver, optax.sgd(0.0))
         metrics = runs[name].train_step(x, y)  # compiles
         found[name] = {"iterations": int(metrics["steps"]), "met": int(metrics["met"])}

@@ -193,8 +193,8 @@ def test_a_population_is_timed_against_its_members_one_after_another():
 
 
 def test_the_time_to_equilibrium_is_measured_and_shown(monkeypatch):
-    chosen = equilibrium.methods(0.1)["red-black, damped"]
-    monkeypatch.setattr(equilibrium, "methods", lambda rate: {"swept": chosen})
+    chosen = equilibrium.methods(0.1, 0.1)["red-black, damped"]
+    monkeypatch.setattr(equilibrium, "methods", lambda *rates: {"swept": chosen})
     found = equilibrium.measure("tanh", 2, rounds=1)
     assert found["swept"]["met"] == equilibrium.BATCH
     assert 1 < found["swept"]["iterations"] < 100
