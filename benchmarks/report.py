@@ -161,6 +161,7 @@ def draw(merged: dict, path: Path) -> bool:
         import matplotlib.pyplot as plt
     except ImportError:
         return False
+    plt.style.use("pcx.figures")
     scaling = merged.get("scaling", {}).get("axes", {})
     # the ratios over the whole width, then what costs depend on, two panels to a row
     rows = [["ratios", "ratios"]]

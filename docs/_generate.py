@@ -1,10 +1,10 @@
-"""Tables of the docs, made from records: docs/results.md and the marked parts of README.md.
+"""Tables and curves from records: docs/results.md with its figures, and the marked parts of README.md.
 
     python docs/_generate.py            # rewrite them
     python docs/_generate.py --check    # exit status 1 if a file is not what the records say
 
-No number in these tables is written by hand. What has not been measured says so, and a later run
-fills it in: write a record, run this script, commit both.
+No number in these tables is written by hand, and what has no record has no cell. A later run adds it:
+write a record, run this script, commit both.
 
 The record of a training run, one JSON object (a file may also hold a list of them), anywhere below
 `examples/results/`:
@@ -28,7 +28,7 @@ and, optionally,
 
       "metric": "accuracy",           default; or top5, mse, fid, ... (any other name)
       "best_epoch": 19,
-      "curve": [93.1, 95.0],          the test value after each epoch
+      "curve": [93.1, 95.0],          the test value after each epoch, drawn where all seeds have it
       "seconds": 71.2,                wall time of training
       "note": "10 000 training samples"   what differs from the paper's protocol, shown in the table
       "settings": {"T": 8}            hyper-parameters, not shown
@@ -47,6 +47,9 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+import _curves
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ROOT / "examples" / "results"
@@ -99,8 +102,6 @@ def paper_table() -> dict[Case, dict[str, tuple[float, float]]]:
         table[experiment, dataset, metric] = dict(zip(PAPER_ALGORITHMS, values, strict=True))
     return table
 
-
-NOT_YET = "not measured yet"
 
 # what README.md shows of the benchmark's programs, all of which do the same predictive coding step
 # (pcn-torch its own one)
@@ -260,6 +261,10 @@ way here; *last epoch* is the accuracy after the last epoch, which nobody chose.
 [questions](faq.md#which-accuracy-is-reported-the-best-epochs-or-the-last-ones). Where a value has
 ±, it is the standard deviation over the seeds listed.
 
+**Names.** PC-SE and PC-CE: predictive coding with squared errors or cross entropy at the output. PN, NN, CN:
+[nudged](algorithms.md#nudgedpc) towards the label (positive), away from it (negative), both in turn
+(centred). iPC: [incremental](algorithms.md#ipc). BP: back-propagation on the same network.
+
 [The format of a record](record_format.md) says how to add a run: write the record, run
 `python docs/_generate.py`, commit both. Speed is on [its own page](benchmarks.md).
 """
@@ -268,11 +273,14 @@ way here; *last epoch* is the accuracy after the last epoch, which nobody chose.
 def results_page(records: list[dict[str, Any]]) -> str:
     """The whole of docs/results.md."""
     paper, measured = paper_table(), rows_by_case(records)
-    parts = [RESULTS.rstrip(), "## At a glance", overview(paper, measured)]
+    parts = [RESULTS.rstrip()]
+    if missing := [title(case) for case in paper if case not in measured]:
+        parts.append(f"No record yet of these cases of Table 1: {'; '.join(missing)}.")
     deep = {case: DEPTH.fullmatch(case[0]) for case in measured}
     cases = [case for case in paper if case in measured]
     for case in cases + sorted(c for c in measured if c not in paper and not deep[c]):
-        parts += [f"## {title(case)}", case_table(measured[case], paper.get(case))]
+        parts += [f"## {title(case)}", *picture(case, measured[case])]
+        parts.append(case_table(measured[case], paper.get(case)))
         parts += [f'??? note "How {title(case)} was run"\n\n' + provenance(measured[case])]
     studies: dict[Case, dict[int, list[Row]]] = {}
     for case, match in deep.items():
@@ -292,7 +300,7 @@ def depth_table(by_depth: dict[int, list[Row]]) -> str:
     depths = sorted(by_depth)
     methods = list(dict.fromkeys(name for name in DEPTH_METHODS if (name, depths[0]) in cells))
     methods += sorted({name for name, _ in cells} - set(methods))
-    lines = [[name, *(cells.get((name, d), NOT_YET) for d in depths)] for name in methods]
+    lines = [[name, *(cells.get((name, d), "") for d in depths)] for name in methods]
     return table(["", *(f"{d} layers" for d in depths)], lines)
 
 
@@ -301,37 +309,36 @@ def title(case: Case) -> str:
     return f"{experiment}, {dataset}" + ("" if metric == "accuracy" else f" ({metric})")
 
 
-def overview(paper: dict[Case, Any], measured: dict[Case, list[Row]]) -> str:
-    """Paper's Table 1 with what was measured here; then the cases that were not."""
-    rows, missing = [], []
-    for case, values in paper.items():
-        reference = [f"{values[a][0]:.2f}" for a in PAPER_ALGORITHMS]
-        if case not in measured:
-            missing.append([title(case), *reference])
-            continue
-        own: dict[str, Row] = {}
-        for row in measured[case]:
-            own.setdefault(row.algorithm, row)
-        cells = [f"**{own[a].value('best')}**" if a in own else "" for a in PAPER_ALGORITHMS]
-        rows += [[title(case), "paper", *reference], ["", "here", *cells]]
-    parts = []
-    if rows:
-        parts += [
-            "Test accuracy in percent, best epoch. An empty cell is not measured yet.",
-            table(["", "", *PAPER_ALGORITHMS], rows),
-        ]
-    if missing:
-        parts += [f"The paper's values of what is {NOT_YET} here:"]
-        parts += [table(["", *PAPER_ALGORITHMS], missing)]
-    return "\n\n".join(parts)
+def curves(rows: list[Row]) -> dict[str, list[list[float]]]:
+    """`{algorithm: a curve for each seed}` of the runs that have one and keep to the protocol."""
+    out: dict[str, list[list[float]]] = {}
+    for row in rows:  # of one algorithm's runs the longest comes first
+        if not row.note and all("curve" in record for record in row.records):
+            out.setdefault(row.algorithm, [record["curve"] for record in row.records])
+    return out
+
+
+def image_of(case: Case) -> Path:
+    name = re.sub(r"[^a-z0-9]+", "-", title(case).lower()).strip("-")
+    return ROOT / "docs" / "images" / f"results-{name}.svg"
+
+
+def picture(case: Case, rows: list[Row]) -> list[str]:
+    """The link to a figure of the curves, if there are any."""
+    path = image_of(case)
+    return [f"![Test {case[2]} after each epoch](images/{path.name})"] if curves(rows) else []
+
+
+def pictures(records: list[dict[str, Any]]) -> dict[Path, dict[str, list[list[float]]]]:
+    """What each figure of curves shows."""
+    cases = {case: rows for case, rows in rows_by_case(records).items() if not DEPTH.match(case[0])}
+    return {image_of(case): drawn for case, rows in cases.items() if (drawn := curves(rows))}
 
 
 def case_table(rows: list[Row], paper: dict[str, tuple[float, float]] | None) -> str:
     """One table per network and data set."""
     lines = []
-    seen = set()
     for row in rows:
-        seen.add(row.algorithm)
         reference = paper.get(row.algorithm) if paper else None
         lines.append(
             [
@@ -343,9 +350,6 @@ def case_table(rows: list[Row], paper: dict[str, tuple[float, float]] | None) ->
                 row.seeds,
             ]
         )
-    for algorithm, (mean, deviation) in (paper or {}).items():
-        if algorithm not in seen:
-            lines.append([algorithm, f"{mean:.2f} ± {deviation:.2f}", NOT_YET, NOT_YET, "", ""])
     lines.sort(key=lambda line: algorithm_order(line[0].split(" (")[0]))
     header = ["algorithm", "paper (best)", "best epoch", "last epoch", "epochs", "seeds"]
     return table(header, lines)
@@ -378,8 +382,6 @@ def readme_accuracy(records: list[dict[str, Any]]) -> str:
             shown = f"{reference[0]:.2f} ± {reference[1]:.2f}" if reference else "–"
             values = [row.value("best"), row.value("last")]
             lines.append([title(case), row.algorithm, shown, *values, row.seeds])
-        if not full:
-            lines.append([title(case), "", "", NOT_YET, NOT_YET, ""])
     header = ["network, data", "algorithm", "paper (best)", "best epoch", "last epoch", "seeds"]
     used = [row for case in wanted for row in measured.get(case, []) if not row.note]
     where = "; ".join(dict.fromkeys(row.hardware for row in used))
@@ -400,7 +402,7 @@ def readme_speed(records: list[dict[str, Any]]) -> str:
             kept = {k: {"date": old["machine"]["date"], **p} for k, p in old["programs"].items()}
             cases[name] = {**case, "programs": {**kept, **case["programs"]}, "machine": machine}
     parts = [speed_table(device, cases) for device, cases in devices.items() if cases]
-    return "\n\n".join(parts) or f"Time per training step: {NOT_YET}."
+    return "\n\n".join(parts) or "Time per training step: not measured yet."
 
 
 def speed_table(device: str, cases: dict[str, dict[str, Any]]) -> str:
@@ -445,10 +447,14 @@ def main() -> int:
     check = parser.parse_args().check
     made = generate()
     stale = [path for path in made if not path.exists() or path.read_text() != made[path]]
+    drawn = pictures(read_records())
+    stale += [path for path, values in drawn.items() if not _curves.shows(path, values)]
     for path in stale:
         print(f"{'out of date' if check else 'written'}: {path.relative_to(ROOT)}")
-        if not check:
+        if not check and path in made:
             path.write_text(made[path])
+        elif not check:
+            _curves.draw(path, drawn[path])
     return 1 if check and stale else 0
 
 

@@ -1,15 +1,14 @@
-"""How every figure of pcx looks: on white, on black and in print.
+"""Figures in the style of pcx/figures.mplstyle, which fits light and dark pages.
 
-The background is transparent, and ink and colours are of middle lightness, so that a figure reads on
-a light page as on a dark one. Lines differ in dashes or marks as well, for print without colours.
-What a user's own matplotlib style says of colours is left out, since it may not fit these.
+Lines differ in dashes or marks as well, for print without colours. What a user's own matplotlib style
+says of colours is left out, since it may not fit these.
 """
 
 from typing import Any
 
 import numpy as np
 
-# about equally far from white and from black
+# about equally far from white and from black; the ink is that of the style
 INK, BLUE, ORANGE = "#7a7a7a", "#3b82f6", "#ea580c"
 _PURPLE = "#a855f7"
 DASHES = ("-", "--", "-.", ":")
@@ -27,25 +26,14 @@ def panels(
         ImportError: matplotlib is not installed.
     """
     try:
-        from matplotlib import rc_context
+        from matplotlib import style
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(MISSING) from error
-    colours = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    style: dict[Any, Any] = {**dict.fromkeys(colours, INK), "axes.facecolor": "none"}
-    with rc_context(style):
+    with style.context("pcx.figures"):
         # a Figure of its own: pyplot would keep it alive, and would want a display
-        figure = Figure(
-            figsize=(size[0] * columns, size[1] * rows),
-            dpi=150,
-            layout="constrained",
-            facecolor="none",
-        )
+        figure = Figure(figsize=(size[0] * columns, size[1] * rows), dpi=150)
         grid = np.ravel(figure.subplots(rows, columns, squeeze=False))
-    for axes in grid:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color=INK, alpha=0.25, linewidth=0.8)
-        axes.set_axisbelow(True)
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold", color=INK)
     return figure, grid

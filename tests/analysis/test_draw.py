@@ -71,6 +71,18 @@ def test_ink_and_colours_read_on_white_and_on_black():
     assert min(contrast(_style.INK, "white"), contrast(_style.INK, "black")) > 4
 
 
+def test_the_colours_of_the_style_read_on_both_backgrounds_of_the_site():
+    import matplotlib.style
+
+    with matplotlib.style.context("pcx.figures"):
+        cycle = mpl.rcParams["axes.prop_cycle"].by_key()["color"]
+        inks = {mpl.rcParams[name] for name in ("text.color", "axes.edgecolor", "xtick.color")}
+        assert mpl.rcParams["figure.facecolor"] == mpl.rcParams["axes.facecolor"] == "none"
+    assert {f"#{ink.lstrip('#')}" for ink in inks} == {_style.INK}
+    for colour in (_style.INK, *(f"#{c.lstrip('#')}" for c in cycle)):
+        assert min(contrast(colour, "white"), contrast(colour, "#1e2129")) > 3
+
+
 def test_neighbouring_lines_differ_without_colour():
     dashes = [line["linestyle"] for line in _style.series(9)]
     assert all(a != b for a, b in zip(dashes, dashes[1:], strict=False))

@@ -36,11 +36,10 @@ def test_the_picture_on_the_architecture_page_is_the_tree():
 
 
 def test_the_results_and_the_tables_of_the_readme_are_what_the_records_say():
-    stale = [
-        path.relative_to(ROOT)
-        for path, text in load(DOCS / "_generate.py").generate().items()
-        if path.read_text() != text
-    ]
+    generate, curves = load(DOCS / "_generate.py"), load(DOCS / "_curves.py")
+    stale = [path for path, text in generate.generate().items() if path.read_text() != text]
+    drawn = generate.pictures(generate.read_records())
+    stale += [path for path, values in drawn.items() if not curves.shows(path, values)]
     assert not stale, f"out of date: {stale}; run `python docs/_generate.py`"
 
 
@@ -185,4 +184,11 @@ def test_the_site_builds_without_a_warning(tmp_path):
     elsewhere = {url for page in pages for url in fetched.findall(page.read_text())}
     assert elsewhere == set(), "the site must work without a network"
     assert not [page for page in pages if 'class="arithmatex"' in page.read_text()]
+    # opened from disk, the search has its index as a script and no worker
+    assert (tmp_path / "search" / "search_index.js").read_text().startswith("var __index = {")
+    assert "assets/iframe-worker.js" in home
+    style = (tmp_path / "assets" / "site.css").read_text()
+    assert all((tmp_path / "assets" / f).exists() for f in re.findall(r'url\("(.*?)"\)', style))
+    raw = re.compile(r"<p>(?:Example|Args|Returns|Raises|References):")
+    assert [page.name for page in pages if raw.search(page.read_text())] == []
     shutil.rmtree(tmp_path)
