@@ -45,7 +45,7 @@ class StateSolver(Protocol):
 
 
 MISSING = """pxa.Diffrax needs the package diffrax, which is not installed: \
-`pip install "pcx[diffrax]"`"""
+`pip install "pcx-networks[diffrax]"`"""
 
 
 class Diffrax:

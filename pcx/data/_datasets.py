@@ -62,7 +62,7 @@ def load_digits(*, test_samples: int = 360, normalize: bool | str = True, seed: 
         raise ImportError(
             "load_digits reads the digits that come with scikit-learn, which is not installed. "
             "Install "
-            'the extra that has it: `pip install "pcx[examples]"`.'
+            'the extra that has it: `pip install "pcx-networks[examples]"`.'
         ) from error
     bunch = datasets.load_digits()
     pixels = np.asarray(bunch.images).astype(np.uint8)[:, None]

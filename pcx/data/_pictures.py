@@ -14,7 +14,7 @@ from pcx.data._files import File, PathLike, find_archives, read_archive
 from pcx.data._table import DATASETS
 
 NO_PILLOW = """{function} decodes JPEG files with Pillow, which is not installed. Install the extra that \
-has it: `pip install "pcx[images]"`."""
+has it: `pip install "pcx-networks[images]"`."""
 
 
 def load_tiny_imagenet(

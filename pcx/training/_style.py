@@ -14,7 +14,7 @@ _PURPLE = "#a855f7"
 DASHES = ("-", "--", "-.", ":")
 
 MISSING = """plots need matplotlib, which is not installed; install the extra that has it: \
-`pip install "pcx[examples]"`"""
+`pip install "pcx-networks[examples]"`"""
 
 
 def panels(

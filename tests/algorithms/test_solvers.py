@@ -196,7 +196,9 @@ def test_mistakes_are_explained(monkeypatch, rng):
     with pytest.raises(Exception, match=r"maximum number of solver steps was reached"):
         inferred(net, x, y, pxa.Diffrax("Heun", T=10.0, dt0=0.1, max_steps=5))[1].steps.item()
     monkeypatch.setitem(sys.modules, "diffrax", None)
-    with pytest.raises(ImportError, match=r'not installed: `pip install "pcx\[diffrax\]"`'):
+    with pytest.raises(
+        ImportError, match=r'not installed: `pip install "pcx-networks\[diffrax\]"`'
+    ):
         pxa.Diffrax("Heun")
 
 

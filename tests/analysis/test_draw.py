@@ -107,5 +107,5 @@ def test_a_style_of_the_user_changes_no_colour(style):
 
 def test_a_picture_without_matplotlib_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r'pip install "pcx\[examples\]"'):
+    with pytest.raises(ImportError, match=r'pip install "pcx-networks\[examples\]"'):
         pxan.draw(Skips(), jnp.ones(4))

@@ -120,5 +120,7 @@ def test_figures_show_what_they_are_given(rng):
 
 def test_without_matplotlib_figures_say_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r'install the extra .* `pip install "pcx\[examples\]"`'):
+    with pytest.raises(
+        ImportError, match=r'install the extra .* `pip install "pcx-networks\[examples\]"`'
+    ):
         pxan.plot_energies(jnp.ones((3, 2)))

@@ -416,7 +416,9 @@ class TestDigits:
 
     def test_without_scikit_learn_the_extra_is_named(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "sklearn", None)
-        with pytest.raises(ImportError, match=r"load_digits .* `pip install \"pcx\[examples\]\"`"):
+        with pytest.raises(
+            ImportError, match=r"load_digits .* `pip install \"pcx-networks\[examples\]\"`"
+        ):
             load_digits()
 
 

@@ -447,7 +447,7 @@ def test_without_a_folder_it_says_what_to_put_where(tmp_path):
 @pytest.mark.parametrize("reader", [load_tiny_imagenet, load_celeba])
 def test_without_pillow_the_extra_is_named(tmp_path, monkeypatch, reader):
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(ImportError, match=r'pip install "pcx\[images\]"'):
+    with pytest.raises(ImportError, match=r'pip install "pcx-networks\[images\]"'):
         reader(tmp_path)
 
 

@@ -136,7 +136,7 @@ def test_the_figure_has_a_panel_for_each_quantity(tmp_path):
 
 def test_a_plot_without_matplotlib_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r'pip install "pcx\[examples\]"'):
+    with pytest.raises(ImportError, match=r'pip install "pcx-networks\[examples\]"'):
         example(False).plot()
 
 

@@ -1,0 +1,26 @@
+"""Who else installs a package called `pcx`, and how to install what is optional here."""
+
+import importlib.metadata
+import warnings
+
+NAME = "pcx-networks"
+
+OTHER = """another distribution, {name} {version}, is installed in this environment and has a package `pcx` too \
+({where}); of two in one folder, files are mixed. This is {ours} {ours_version}. Keep one of them: \
+`pip uninstall {name} {ours}`, then install the one you want."""
+
+
+def warn_of_another(ours_version: str) -> None:
+    """Warn when the index's other `pcx` is installed as well: pip lets one overwrite the other's files.
+
+    An editable install has no files of that name and is left alone. The look-up takes less than a
+    millisecond, since importing equinox has read the folders before.
+    """
+    for found in importlib.metadata.distributions(name="pcx"):
+        where = found.locate_file("pcx/__init__.py")
+        if where.is_file():  # type: ignore[attr-defined]
+            message = OTHER.format(
+                name="pcx", version=found.version, where=where, ours=NAME, ours_version=ours_version
+            )
+            warnings.warn(message, stacklevel=3)
+            return
