@@ -47,6 +47,10 @@ class Checkpoint(Callback):
         mode: whether less ("min") or more ("max") is better; "auto" is "max" for names with "acc"
             in them.
 
+    Attributes:
+        path: of the file, with its suffix.
+        saved_epoch: the epoch that the file holds, or None before the first one of this run is saved.
+
     Example:
         >>> import pcx.training as pxt
         >>> checkpoint = pxt.Checkpoint("run.npz", every=5)
@@ -67,25 +71,34 @@ class Checkpoint(Callback):
         self.path = with_suffix(path)
         self.every, self.monitor = every, monitor
         self._better = better(monitor or "", mode)
+        self._start()
+
+    def _start(self) -> None:
         self._best: float | None = None
+        self.saved_epoch: int | None = None
 
     def on_train_start(self, trainer: "Trainer") -> None:
-        self._best = None
+        self._start()
 
     def on_epoch_end(self, trainer: "Trainer", epoch: int, logs: Mapping[str, float]) -> None:
         if self.monitor is not None:
             value = monitored(self, self.monitor, logs)
             if self._best is None or self._better(value, self._best):
                 self._best = value
-                save_checkpoint(trainer, self.path)
+                self._save(trainer)
         elif epoch % self.every == 0 or epoch == trainer.epochs or trainer.stopping:
-            save_checkpoint(trainer, self.path)
+            self._save(trainer)
+
+    def _save(self, trainer: "Trainer") -> None:
+        save_checkpoint(trainer, self.path)
+        self.saved_epoch = trainer.epoch
 
     def state(self) -> dict[str, Any]:
         return {"best": self._best}
 
     def load_state(self, trainer: "Trainer", state: Mapping[str, Any]) -> None:
         self._best = state["best"]
+        self.saved_epoch = trainer.epoch if self.path.exists() else None
 
 
 def save_checkpoint(trainer: "Trainer", path: str | os.PathLike[str]) -> None:

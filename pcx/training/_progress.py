@@ -1,5 +1,7 @@
-"""Progress in the terminal: bars for epochs and batches, or a line for each epoch."""
+"""Progress: a line for each epoch, and bars for epochs and batches on a terminal or in a notebook."""
 
+import importlib.util
+import shutil
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,14 +14,22 @@ from ._callbacks import Callback
 if TYPE_CHECKING:
     from ._trainer import Trainer
 
+# Room for what stands before the numbers, "epoch 100:  62%|██▌ | 580/938 [00:12<00:07]", leaves the rest of
+# a line to them; tqdm cuts what does not fit.
+_BAR = "{desc}: {percentage:3.0f}%|{bar:6}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}"
+_BAR_WIDTH = 46
+
 
 class Progress(Callback):
-    """Two tqdm bars with the energy and the metrics; without a terminal, a line for each epoch.
+    """A line for each epoch, validation first; on a terminal and in notebooks also two tqdm bars.
 
-    The trainer adds it by itself, unless made with `progress=False`.
+    The bars, one for the epochs and one for the batches with the means so far, are gone at the end; the
+    lines stay. A line that does not fit the terminal's width is continued below. The trainer adds this callback
+    by itself, unless made with `progress=False`.
 
     Args:
-        bars: True or False to draw bars or not, whatever stderr is; None draws them on a terminal.
+        bars: True or False to draw bars or not; None draws them on a terminal, and in a notebook where
+            ipywidgets is installed.
 
     Example:
         >>> import numpy as np, pcx.algorithms as pxa, pcx.models as pxm, pcx.training as pxt
@@ -39,24 +49,16 @@ class Progress(Callback):
         self._live = False
 
     def on_train_start(self, trainer: "Trainer") -> None:
-        self._live = sys.stderr.isatty() if self.bars is None else self.bars
+        self._live = has_bars() if self.bars is None else self.bars
         if self._live:
-            self._epochs = tqdm(
-                total=trainer.epochs,
-                initial=trainer.epoch,
-                desc="epochs",
-                unit="epoch",
-                dynamic_ncols=True,
+            self._epochs = make_bar(
+                total=trainer.epochs, initial=trainer.epoch, desc="epochs", unit="epoch"
             )
 
     def on_epoch_start(self, trainer: "Trainer", epoch: int) -> None:
         if self._live:
-            self._batches = tqdm(
-                total=trainer.batches_per_epoch,
-                desc=f"epoch {epoch}",
-                unit="batch",
-                leave=False,
-                dynamic_ncols=True,
+            self._batches = make_bar(
+                total=trainer.batches_per_epoch, desc=f"epoch {epoch}", bar_format=_BAR
             )
 
     def on_batch_end(self, trainer: "Trainer", batch: int, logs: Mapping[str, Any]) -> None:
@@ -65,19 +67,20 @@ class Progress(Callback):
 
     def on_log(self, trainer: "Trainer", batch: int, logs: Mapping[str, float]) -> None:
         if self._batches is not None:
-            self._batches.set_postfix_str(shown(logs, short=True), refresh=False)
+            parts = shown(logs)
+            while len(parts) > 1 and len("  ".join(parts)) > _columns() - _BAR_WIDTH:
+                parts.pop()
+            self._batches.set_postfix_str("  ".join(parts), refresh=False)
 
     def on_epoch_end(self, trainer: "Trainer", epoch: int, logs: Mapping[str, float]) -> None:
         if self._batches is not None:
             self._batches.close()
             self._batches = None
-        if self._live:
-            self._epochs.set_postfix_str(shown(logs, short=True), refresh=False)
-            self._epochs.update()
-            return
         width = len(str(trainer.epochs))
-        line = f"epoch {epoch:{width}}/{trainer.epochs}  {shown(logs)}  {logs['seconds']:.1f} s"
-        tqdm.write(line)
+        head = f"epoch {epoch:{width}}/{trainer.epochs}"
+        write_line(head, logs, f"{logs['seconds']:.1f} s", self._live)
+        if self._live:
+            self._epochs.update()
 
     def on_train_end(self, trainer: "Trainer") -> None:
         for bar in (self._batches, self._epochs):
@@ -86,18 +89,54 @@ class Progress(Callback):
         self._batches = self._epochs = None
 
 
-def shown(logs: Mapping[str, float], short: bool = False) -> str:
-    """`energy 0.0123  accuracy 97.50%`: training first, and the energy first.
+def shown(logs: Mapping[str, float]) -> list[str]:
+    """`["val_accuracy 97.50%", "energy 0.0123"]`: validation first, and metrics before energies."""
+    names = [name for name in logs if name not in ("seconds", "lr", "epoch")]
+    names.sort(key=lambda name: (not name.startswith("val_"), name.endswith("energy"), name))
+    return [f"{name} {_number(name, logs[name])}" for name in names]
 
-    Args:
-        short: leave out the validation energy if there is a validation metric.
+
+def write_line(head: str, logs: Mapping[str, float], tail: str, live: bool) -> None:
+    """A permanent line above the bars.
+
+    On a terminal that it does not fit it leaves out the validation energy, if there is a validation metric;
+    then it is continued on the next line.
     """
-    hidden = {"seconds", "lr", "epoch"}
-    if short and any(name.startswith("val_") and name != "val_energy" for name in logs):
-        hidden.add("val_energy")
-    names = [name for name in logs if name not in hidden]
-    names.sort(key=lambda name: (name.startswith("val_"), not name.endswith("energy"), name))
-    return "  ".join(f"{name} {_number(name, logs[name])}" for name in names)
+    lines = [[head, *shown(logs), tail]]
+    width = _columns()
+    fits = lambda parts: not live or len("  ".join(parts)) <= width
+    if not fits(lines[0]) and any(n[:4] == "val_" and n != "val_energy" for n in logs):
+        lines = [[head, *shown({n: v for n, v in logs.items() if n != "val_energy"}), tail]]
+    while not fits(lines[-1]) and len(lines[-1]) > 2:
+        count = next(n for n in range(len(lines[-1]) - 1, 1, -1) if n == 2 or fits(lines[-1][:n]))
+        lines[-1:] = [lines[-1][:count], [" " * len(head), *lines[-1][count:]]]
+    tqdm.write("\n".join("  ".join(parts) for parts in lines))
+
+
+def has_bars() -> bool:
+    """Whether bars can be drawn: on a terminal, or in a notebook with ipywidgets."""
+    return sys.stderr.isatty() or (
+        _in_notebook() and importlib.util.find_spec("ipywidgets") is not None
+    )
+
+
+def make_bar(**options: Any) -> Any:
+    """A tqdm bar, a widget in a notebook, that leaves no trace."""
+    cls = tqdm
+    if _in_notebook():
+        # only there, since elsewhere it is the class above after a second's search
+        from tqdm.auto import tqdm as cls  # type: ignore[no-redef]
+    return cls(leave=False, dynamic_ncols=True, **options)
+
+
+def _in_notebook() -> bool:
+    shell = sys.modules.get("IPython")
+    shell = shell and shell.get_ipython()
+    return shell is not None and "IPKernelApp" in shell.config
+
+
+def _columns() -> int:
+    return shutil.get_terminal_size().columns
 
 
 def _number(name: str, value: float) -> str:
@@ -105,13 +144,13 @@ def _number(name: str, value: float) -> str:
 
 
 class MembersBar:
-    """The progress of a population: a bar for the epochs of all groups on a terminal, or else a line for each."""
+    """The progress of a population: a line for each epoch, and on a terminal a bar for those of all groups."""
 
     def __init__(self, wanted: bool, groups: int, epochs: int):
         self._wanted, self._groups, self._epochs = wanted, groups, epochs
         self._bar: Any = None
-        if wanted and sys.stderr.isatty():
-            self._bar = tqdm(total=groups * epochs, unit="epoch", dynamic_ncols=True)
+        if wanted and has_bars():
+            self._bar = make_bar(total=groups * epochs, unit="epoch")
         self._batches = 0
 
     def count(self, batches: int) -> None:
@@ -127,15 +166,14 @@ class MembersBar:
             return
         alive = [m.history for m in members if m.diverged is None]
         names = alive[0].epoch if alive else {}
-        text = shown({name: statistics.fmean(h.last(name) for h in alive) for name in names})
+        logs = {name: statistics.fmean(h.last(name) for h in alive) for name in names}
+        of = f"group {number + 1}/{self._groups}  " if self._groups > 1 else ""
+        tail = f"{seconds:.1f} s"
         if len(alive) < len(members):
-            text += f"  {len(members) - len(alive)} of {len(members)} diverged"
+            tail = f"{len(members) - len(alive)} of {len(members)} diverged  {tail}"
+        write_line(f"{of}epoch {epoch}/{self._epochs}", logs, tail, self._bar is not None)
         if self._bar is not None:
             self._bar.update(number * self._epochs + epoch - self._bar.n)
-            self._bar.set_postfix_str(text, refresh=False)
-            return
-        of = f"group {number + 1}/{self._groups}  " if self._groups > 1 else ""
-        tqdm.write(f"{of}epoch {epoch}/{self._epochs}  {text}  {seconds:.1f} s")
 
     def close(self) -> None:
         """No more epochs."""

@@ -25,13 +25,32 @@ before each of them, and {cls}.on_batch_start asks for that. Leave out `steps_pe
 does to `on_batch_end`, which is called for each batch after the call, or to `on_epoch_start`."""
 
 
+STOPPED = """Ctrl-C in epoch {next} of {epochs}, after {step} training steps.
+The model is as the last of them left it."""
+
+SAVED = """
+{path} holds epoch {epoch}:
+`fit(..., resume=True)` with the same arguments goes on from there."""
+
+UNSAVED = """
+{path} is not written yet{older}."""
+
+OLDER = """; the file of that name is of an earlier run,
+from which `fit(..., resume=True)` would go on"""
+
+NO_CHECKPOINT = """
+Nothing was saved. With the callback `pxt.Checkpoint("run.npz")`,
+`fit(..., resume=True)` goes on from the last whole epoch."""
+
+
 class Trainer:
     """Trains an algorithm's model: epochs, validation, callbacks, history, checkpoints, progress.
 
     Args:
         algorithm: a `pxa.Algorithm`, or anything else that has what `Trainable` lists.
         callbacks: `Callback`s, called in this order.
-        progress: show tqdm bars on a terminal, or else a line for each epoch; False for neither.
+        progress: print a line for each epoch, and show tqdm bars on a terminal or in a notebook; False for
+            neither.
         metrics: `{name: f(prediction, y) -> one number per sample}`. None for those of the
             algorithm; if it has none, and targets are one-hot vectors, `{"accuracy":
             pxt.accuracy}`. For several heads prediction and target are tuples: `{"accuracy": lambda
@@ -156,9 +175,27 @@ class Trainer:
         closed, and `fit` can be called again. A second Ctrl-C, two seconds later, is obeyed at once.
 
         Raises:
+            KeyboardInterrupt: on Ctrl-C, so that a program does not go on as if training were done. It says how
+                far training came, which checkpoint there is, and how to go on.
             Diverged: an energy or metric became infinite or NaN.
             ValueError, TypeError: the batches cannot be used.
         """
+        try:
+            self._fit(train_batches, epochs, val, steps_per_epoch, resume)
+        except KeyboardInterrupt as error:
+            if error.args:  # by a handler of the user's
+                raise
+            raise KeyboardInterrupt(self._stopped()) from None
+        return self.history
+
+    def _fit(
+        self,
+        train_batches: Iterable[Any],
+        epochs: int,
+        val: Iterable[Any] | None,
+        steps_per_epoch: int | None,
+        resume: bool | str | Path,
+    ) -> None:
         with Interrupts() as interrupts:
             self._reset(train_batches, epochs, steps_per_epoch)
             saved = None if resume is False else self._load(resume)
@@ -180,12 +217,27 @@ class Trainer:
                 self.algorithm.record = recording
                 self.kept.clear()
                 hooks.end()
-        return self.history
+
+    def _stopped(self) -> str:
+        """What Ctrl-C left, and how to go on."""
+        text = STOPPED.format(
+            next=min(self.epoch + 1, self.epochs), epochs=self.epochs, step=self.step
+        )
+        checkpoint = self._checkpoint()
+        if checkpoint is None:
+            return text + NO_CHECKPOINT
+        if checkpoint.saved_epoch is None:
+            older = OLDER if checkpoint.path.exists() else ""
+            return text + UNSAVED.format(path=checkpoint.path, older=older)
+        return text + SAVED.format(path=checkpoint.path, epoch=checkpoint.saved_epoch)
+
+    def _checkpoint(self) -> Checkpoint | None:
+        return next((c for c in self.callbacks if isinstance(c, Checkpoint)), None)
 
     def _load(self, resume: bool | str | Path) -> dict[str, Any] | None:
         if not isinstance(resume, bool):
             return load_checkpoint(self, resume)
-        checkpoint = next((c for c in self.callbacks if isinstance(c, Checkpoint)), None)
+        checkpoint = self._checkpoint()
         if checkpoint is None:
             raise ValueError(
                 "fit(resume=True) looks for the file of a `pxt.Checkpoint` callback, and there is "

@@ -361,7 +361,7 @@ def test_a_line_for_each_epoch_tells_the_mean_and_who_diverged(capsys):
     population = pxt.Population(least_squares, grid, structure=("momentum",))
     population.fit(data(), 1)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.partition("energy")[0] for line in lines] == [
+    assert [line.partition("accuracy")[0] for line in lines] == [
         f"group {g}/2  epoch 1/1  " for g in (1, 2)
     ]
     assert all("1 of 2 diverged" in line for line in lines)
