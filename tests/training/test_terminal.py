@@ -17,7 +17,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 PROGRAM = """
-import sys, time
+import fcntl, sys, termios, time
+# the terminal whose Ctrl-C this program hears; set here, since JAX warns of code between fork and exec
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 import pcx.training as pxt
 from tests.training.helpers import LeastSquares, regression
 
@@ -50,7 +52,6 @@ def on_a_terminal(program, *arguments, interrupt=None):
         cwd=ROOT,
         env={**environment, "TERM": "xterm", "PYTHONPATH": str(ROOT)},
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     )
     os.close(theirs)
     seen, deadline = b"", time.monotonic() + 120
