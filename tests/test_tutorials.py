@@ -32,6 +32,7 @@ EXPECTED = [
     "09_going_deep",
     "10_extending",
     "11_coming_from",
+    "12_time_and_graphs",
 ]
 
 MAX_BYTES = 1_000_000

@@ -135,8 +135,9 @@ class Content:
             return value
         content: list[Hashable] = []
         if isinstance(own, dict):
-            self.objects.append(value)
-            self.containers.append(own)
+            if not _is_frozen(kind):
+                self.objects.append(value)
+                self.containers.append(own)
             # what a dataclass leaves out of its comparison is no setting
             fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
             notes = {field.name for field in fields if not field.compare}
@@ -145,6 +146,11 @@ class Content:
             self.seen_whole = False
             content.append(self.all(getattr(value, name, None) for name in slots))
         return (kind, ById(value) if by_identity else None, *content)
+
+
+def _is_frozen(kind: type) -> bool:
+    """Whether a class is a dataclass that refuses to be edited."""
+    return dataclasses.is_dataclass(kind) and kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
 
 
 def _slots(kind: type) -> tuple[str, ...]:
