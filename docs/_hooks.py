@@ -59,7 +59,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name in subpackages():
         made[f"api/{name}.md"] = reference(name)
     for path in notebooks():
-        made |= notebook_page(path)
+        made |= notebook_page(path, config.repo_url or "")
     if tutorial_index():
         made["tutorials/index.md"] = linked((ROOT / "tutorials" / "README.md").read_text())
     for uri, content in made.items():
@@ -200,7 +200,14 @@ def notebook_titles() -> list[tuple[str, str]]:
     return out
 
 
-def notebook_page(path: Path) -> dict[str, str | bytes]:
+def colab(path: Path, repo_url: str) -> str:
+    """A link that opens a notebook in Colab, once `repo_url` in mkdocs.yml names a repository on GitHub."""
+    found = re.match(r"https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?/?$", repo_url)
+    where = f"https://colab.research.google.com/github/{found[1]}/blob/main" if found else ""
+    return f" [Open it in Colab]({where}/tutorials/{path.name})." if where else ""
+
+
+def notebook_page(path: Path, repo_url: str = "") -> dict[str, str | bytes]:
     """A notebook as a Markdown page, and its images as files."""
     made: dict[str, str | bytes] = {}
     parts = []
@@ -218,6 +225,7 @@ def notebook_page(path: Path) -> dict[str, str | bytes]:
                 parts.append(text)
                 made |= {f"tutorials/{file}": content for file, content in files.items()}
     source_note = f"*This page is the notebook `tutorials/{path.name}` of the repository.*"
+    source_note += colab(path, repo_url)
     made[f"tutorials/{path.stem}.md"] = "\n\n".join([*filter(None, parts), source_note]) + "\n"
     return made
 

@@ -134,3 +134,33 @@ def test_an_equal_static_value_does_not_recompile(value, change):
 def test_what_freeze_gives_is_hashable():
     for value in (1, [1, {2: [3]}], {1: {2}}, np.ones(2), Config([1]), jnp.ones(1), object()):
         hash(freeze(value))
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenConfig:
+    name: str
+    table: dict = dataclasses.field(default_factory=dict)
+
+
+def test_a_frozen_dataclass_is_walked_once_and_not_at_every_trace():
+    held = px.static(FrozenConfig("a", None))
+    assert held._structure() is held._structure()
+
+
+def test_a_dictionary_in_a_frozen_dataclass_is_still_compared_by_content():
+    config = FrozenConfig("a", {"n": 1})
+    model = px.Module()
+    model.config, model.p = px.static(config), px.Param(jnp.ones(()))
+    traced = []
+
+    @pxf.jit()
+    def times_n(*, model):
+        traced.append(1)
+        return model.p * model.config.get().table["n"]
+
+    assert float(times_n(model=model)) == 1
+    config.table["n"] = 5
+    assert float(times_n(model=model)) == 5
+    model.config.set(dataclasses.replace(config, name="b"))
+    assert float(times_n(model=model)) == 5
+    assert len(traced) == 3

@@ -168,6 +168,17 @@ def test_the_tests_that_the_migration_page_names_for_a_name_of_pcx_use_it():
     assert unused == []
 
 
+def test_a_tutorial_opens_in_colab_once_the_repository_has_an_address():
+    pytest.importorskip("latex2mathml")
+    hooks, path = load(DOCS / "_hooks.py"), ROOT / "tutorials" / "00_two_moons.ipynb"
+    page = hooks.notebook_page(path, "https://github.com/someone/pcx.git")[
+        "tutorials/00_two_moons.md"
+    ]
+    where = "https://colab.research.google.com/github/someone/pcx/blob/main/tutorials/00_two_moons.ipynb"
+    assert f"[Open it in Colab]({where})" in page
+    assert "colab" not in hooks.notebook_page(path)["tutorials/00_two_moons.md"]
+
+
 def test_the_site_builds_without_a_warning(tmp_path):
     for package in ("mkdocs", "material", "mkdocstrings", "latex2mathml"):
         pytest.importorskip(package, reason="the site needs the docs extra", exc_type=ImportError)
