@@ -16,7 +16,13 @@ import pcx.data
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-NAMES = {"digits": "digits", "mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
+NAMES = {
+    "digits": "digits",
+    "mnist": "MNIST",
+    "fashion-mnist": "FashionMNIST",
+    "cifar10": "CIFAR-10",
+}
+FLAT = ("digits", "mnist", "fashion-mnist")
 TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
 
 NO_DATA_DIR = """--dataset {name} reads the official IDX files: give the folder that holds them with
@@ -28,9 +34,9 @@ NO_DATA_DIR = """--dataset {name} reads the official IDX files: give the folder 
 INK, MUTED = "#222222", "#8a8a8a"
 
 
-def add_arguments(parser, out):
+def add_arguments(parser, out, datasets=FLAT):
     """The options that all of these scripts have."""
-    parser.add_argument("--dataset", choices=list(NAMES), default="digits")
+    parser.add_argument("--dataset", choices=datasets, default="digits")
     parser.add_argument("--data-dir", type=Path, help="where the files of the other data sets are")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -43,6 +49,8 @@ def load(parser, arguments):
     try:
         if name == "digits":
             return pcx.data.load_digits().flat()
+        if name == "cifar10":
+            return pcx.data.load_cifar10(arguments.data_dir or ".")
         if arguments.data_dir is None:
             raise FileNotFoundError(no_data_dir(name))
         return pcx.data.load_idx(name, arguments.data_dir).flat()

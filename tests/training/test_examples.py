@@ -53,6 +53,18 @@ def test_missing_data_is_a_message_and_not_a_traceback(monkeypatch, capsys, tmp_
         assert "train-images-idx3-ubyte" in error
 
 
+def test_vgg_5_wants_the_files_of_cifar_10_and_no_algorithm_of_linear_layers(monkeypatch, capsys):
+    for arguments, expected in [
+        (["--dataset", "cifar10", "--data-dir", "nowhere"], "data_batch_1"),
+        (["--dataset", "cifar10", "--algorithms", "Hybrid"], "there are PC-CE"),
+        (["--width", 0.5], "--dataset cifar10"),
+    ]:
+        with pytest.raises(SystemExit) as stopped:
+            run(monkeypatch, "compare_algorithms.py", *arguments)
+        assert stopped.value.code == 2
+        assert expected in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_all_algorithms_learn_the_digits(monkeypatch, capsys, tmp_path):
     run(monkeypatch, "compare_algorithms.py", "--out", tmp_path)
