@@ -126,6 +126,9 @@ class _Default(RandomKeyGenerator):
             own = self.__dict__.setdefault("key", new)
         return own
 
+    def __repr__(self) -> str:
+        return "px.RKG"  # as it is written in a signature; looking at it makes no key
+
     def __reduce__(self) -> Any:
         return _with_key, (self.key,)
 

@@ -232,13 +232,14 @@ def describe_as(cls: type, wraps: Any, renames: dict[str, str], **defaults: Any)
     parameters = [
         p.replace(
             name=ours.get(p.name, p.name),
-            annotation=inspect.Parameter.empty,
             default=defaults.get(p.name, p.default),
         )
         for p in inspect.signature(wraps).parameters.values()
         if p.name != "key" and p.kind is not inspect.Parameter.VAR_KEYWORD
     ]
-    rkg = inspect.Parameter("rkg", inspect.Parameter.KEYWORD_ONLY, default=RKG)
+    rkg = inspect.Parameter(
+        "rkg", inspect.Parameter.KEYWORD_ONLY, default=RKG, annotation=RandomKeyGenerator
+    )
     cls.__signature__ = inspect.Signature([*parameters, rkg])  # type: ignore[attr-defined]
     cls.__doc__ = (
         f"{inspect.cleandoc(cls.__doc__ or '')}\n\n"

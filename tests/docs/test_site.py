@@ -43,6 +43,18 @@ def test_the_results_and_the_tables_of_the_readme_are_what_the_records_say():
     assert not stale, f"out of date: {stale}; run `python docs/_generate.py`"
 
 
+def test_the_static_signatures_of_the_layers_are_what_the_script_makes():
+    import equinox
+
+    stubs = load(DOCS / "_stubs.py")
+    text = stubs.STUB.read_text()
+    if f"equinox {equinox.__version__}." not in text.splitlines()[0]:
+        pytest.skip(
+            "another equinox than the stubs are of; tests/nn/test_stubs.py compares arguments"
+        )
+    assert text == stubs.stub(), "run `python docs/_stubs.py`"
+
+
 def test_no_relative_link_of_the_readme_is_broken():
     text = re.sub(r"```.*?```", "", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)
