@@ -197,7 +197,10 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             f"{path} is not a checkpoint of `pxt.save_checkpoint`; files of `pxu.save_params` are "
             "read with `pxu.load_params`"
         )
-    return json.loads(bytes(arrays.pop(_MANIFEST))), arrays
+    try:
+        return json.loads(bytes(arrays.pop(_MANIFEST))), arrays
+    except ValueError as error:
+        raise ValueError(f"{path} is not a checkpoint: {error}") from error
 
 
 def matched(

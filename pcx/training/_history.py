@@ -207,12 +207,19 @@ class History:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "History":
-        """Read what `save` wrote."""
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: the file is damaged or holds something else.
+        """
         path = _checked(path)
-        if path.suffix == ".json":
-            return cls.from_dict(json.loads(path.read_text()))
-        arrays = read_arrays(path)
-        data = json.loads(bytes(arrays["meta"])) | {"epochs": {}, "batches": {}}
+        try:
+            if path.suffix == ".json":
+                return cls.from_dict(json.loads(path.read_text()))
+            arrays = read_arrays(path)
+            data = json.loads(bytes(arrays["meta"])) | {"epochs": {}, "batches": {}}
+        except (ValueError, KeyError) as error:
+            raise ValueError(f"{path} is no history of `History.save`: {error}") from error
         for key, array in arrays.items():
             table, _, name = key.partition("/")
             if table in ("epochs", "batches"):

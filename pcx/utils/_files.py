@@ -60,9 +60,18 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             file = np.load(handle, allow_pickle=False)
             if isinstance(file, np.ndarray):
                 raise ValueError("it is a single array")
+            _check_size(file.zip, os.fstat(handle.fileno()).st_size)
             return {name: file[name] for name in file.files}
-        except (zipfile.BadZipFile, EOFError) as error:
-            raise ValueError(str(error)) from error
+        # a damaged file makes the readers of zip and of arrays fail in any way at all
+        except Exception as error:
+            raise ValueError(str(error) or type(error).__name__) from error
+
+
+def _check_size(archive: zipfile.ZipFile, size: int) -> None:
+    """Refuse a file that unpacks to far more than pcx ever packs into its size."""
+    unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > max(2**30, 100 * size):
+        raise ValueError(f"its {size:,} bytes unpack to {unpacked:,}, which pcx never writes")
 
 
 def encode(leaf: Any) -> tuple[np.ndarray, str]:

@@ -166,13 +166,16 @@ def _read(source: Path, names: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(NOT_OURS.format(path=source, why=f" ({error})")) from error
     if _MANIFEST not in arrays:
         return of_pcx(arrays, names, source)
-    manifest = json.loads(str(arrays[_MANIFEST]))
-    if manifest["format"] != _FORMAT:
+    try:
+        manifest = json.loads(str(arrays[_MANIFEST]))
+        entries = manifest["entries"] if manifest["format"] == _FORMAT else None
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(NOT_OURS.format(path=source, why=" (its table of contents)")) from error
+    if entries is None:
         why = f", or by another version (format {manifest['format']})"
         raise ValueError(NOT_OURS.format(path=source, why=why))
     return {
-        name: decode(arrays[name], kind).reshape(shape)
-        for name, (kind, shape) in manifest["entries"].items()
+        name: decode(arrays[name], kind).reshape(shape) for name, (kind, shape) in entries.items()
     }
 
 
