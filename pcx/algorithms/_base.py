@@ -13,12 +13,13 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import optax as ox
+from jax.sharding import Mesh
 
 from ..core import BaseModule, BaseParam, Mask, named_params, static
 from ..nn import statistics, training_batch
 from ..predictive_coding import EnergyModule, VodeParam, free_states, vodes
 from ..predictive_coding._states import vode_paths
-from ..utils import Optim, step
+from ..utils import Optim, _mesh, step
 from . import _lazy
 from ._compiled import compiled
 from ._curvature import largest_curvatures
@@ -57,8 +58,9 @@ _OLD = {
 class Interface(BaseModule):
     """Options and public methods of every algorithm; `PC` has the arguments and the equations."""
 
-    # whether no batch was trained yet; in a slot, so that it is no part of what is compiled
-    __slots__ = ("_unseen",)
+    # whether no batch was trained yet, and whether the params are on the mesh; in slots, so that they are
+    # no part of what is compiled
+    __slots__ = ("_placed", "_unseen")
 
     T: int
     # the number of steps, where an algorithm's own differs
@@ -89,6 +91,7 @@ class Interface(BaseModule):
         donate: bool = True,
         compute_dtype: Any = None,
         statistics: Literal["forward", "learning"] = "forward",
+        mesh: Mesh | None = None,
     ):
         object.__setattr__(self, "_unseen", True)
         name = type(self).__name__
@@ -115,6 +118,7 @@ class Interface(BaseModule):
         self.unroll, self.donate = unroll, donate
         self.metrics = dict(metrics or {})
         self.compute_dtype, self.statistics = compute_dtype, statistics
+        self.mesh = mesh
         self._stop, self._solver = static(stop), static(None)
         if isinstance(state_optim, StateSolver):
             self._accept(state_optim)
@@ -158,6 +162,17 @@ class Interface(BaseModule):
     def solver(self) -> StateSolver | None:
         """What replaces the steps on the states, or None."""
         return self._solver.get()
+
+    @property
+    def mesh(self) -> Mesh | None:
+        """The devices that divide each batch, or None."""
+        return self._mesh.get()
+
+    @mesh.setter
+    def mesh(self, mesh: Mesh | None) -> None:
+        checked = None if mesh is None else _mesh.checked(mesh, type(self).__name__)
+        self._mesh = static(checked)
+        object.__setattr__(self, "_placed", False)
 
     @property
     def vode_names(self) -> tuple[str, ...]:
@@ -324,6 +339,18 @@ class Interface(BaseModule):
         with self._aside():
             _, y = self.start(x, y)
             return 2 / jnp.maximum(jnp.max(largest_curvatures(self, x, y)), 0)
+
+    def place(self) -> None:
+        """Put the params on the devices of the mesh, once; every compiled method calls it.
+
+        Again only after `mesh` was set anew.
+        """
+        if self.mesh is None:
+            return
+        if not getattr(self, "_placed", False):
+            _mesh.place_params(self.mesh, self)
+            object.__setattr__(self, "_placed", True)
+        _mesh.place_key(self.mesh)
 
     def passes(self, phase: str) -> Any:
         """A context for the passes of a phase: they move running statistics if the option says so."""

@@ -8,6 +8,7 @@ from typing import Any
 from ..core import scope_state
 from ..functional import Jit, jit
 from ..nn import compute_dtype
+from ..utils import _mesh
 from . import _lazy
 
 
@@ -47,8 +48,13 @@ def compiled(
         numbers = tuple(map(names.index, static))
 
         def body(*args: Any, algorithm: Any) -> Any:
+            mesh = algorithm.mesh
+            before = {} if mesh is None else _mesh.values_of(algorithm)
             with _lazy.session(), compute_dtype(algorithm.compute_dtype):
-                return method(algorithm, *args)
+                out = method(algorithm, *args)
+            if mesh is not None:
+                _mesh.keep_placed(mesh, algorithm, before)
+            return out
 
         body.__name__ = body.__qualname__ = method.__name__
         plain: Jit = jit(static_argnums=numbers)(body)
@@ -58,6 +64,8 @@ def compiled(
         def call(self: Any, *args: Any, **kwargs: Any) -> Any:
             if kwargs or len(args) < len(names):
                 args = _complete(signature, defaults, self, args, kwargs)
+            if self.mesh is not None and scope_state.scope is None:
+                args = _on_mesh(self, args, numbers)
             run = donating if donate and self.donate else plain
             if first and getattr(self, "_unseen", False) and scope_state.scope is None:
                 object.__setattr__(self, "_unseen", False)
@@ -68,6 +76,13 @@ def compiled(
         return call
 
     return decorate
+
+
+def _on_mesh(algorithm: Any, args: tuple[Any, ...], static: Sequence[int]) -> tuple[Any, ...]:
+    """The arguments on the devices of the mesh, where all else is put as well."""
+    algorithm.place()
+    mesh = algorithm.mesh
+    return tuple(a if i in static else _mesh.place_batch(mesh, a) for i, a in enumerate(args))
 
 
 def _complete(

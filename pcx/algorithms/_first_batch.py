@@ -11,7 +11,7 @@ import numpy as np
 from ..core import RKG, RKG_LOCK, named_params
 from ..functional import pure
 from ..predictive_coding import vodes
-from ..utils import step
+from ..utils import _mesh, step
 from . import _lazy
 from ._energies import CACHE, batched
 
@@ -26,6 +26,9 @@ that the next pass overwrites. Freeze it when the model is made: `self.{where}.h
 
 PIXELS = """{who}: x holds integers from {low} to {high}, as pixels do before they are scaled. Networks expect \
 numbers of order 1: divide by 255, or standardise (`x = (x / 255 - mean) / std`)."""
+
+UNEVEN = """{who}: {samples} samples do not divide by the {devices} devices of the mesh, so each of them computes \
+the whole batch: the same numbers, but no faster than one. Choose a multiple of {devices} as batch size."""
 
 ZERO = """{who}: the energy is exactly 0 after the first batch's inference, so there is no error to learn from. \
 Is y clamped on a vode with an energy (`energy_fn` other than None and `pxc.zero_energy`)?"""
@@ -47,6 +50,7 @@ def first_step(algorithm: Any, x: Any, y: Any, run: Any) -> Any:
     """The first training step of an algorithm, `run()`, with a look before it and after it."""
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree_util.tree_leaves((x, y))):
         return run()  # inside a transform of JAX's own, which is refused there
+    _uneven(algorithm, x, y)
     before = before_first(algorithm, x, y)
     untrained = []
     if before not in (None, UNCLAMPED) and algorithm.steps_states:  # then a rate may be named
@@ -101,7 +105,7 @@ def after_first(
 
 def _pixels(algorithm: Any, x: Any) -> None:
     for leaf in jax.tree_util.tree_leaves(x):
-        array = np.asarray(leaf)
+        array = _mesh.own_part(leaf)
         # larger integer types hold tokens and indices, too
         if (
             not (array.dtype == np.uint8 or np.issubdtype(array.dtype, np.floating))
@@ -111,6 +115,12 @@ def _pixels(algorithm: Any, x: Any) -> None:
         low, high = float(array.min()), float(array.max())
         if low >= 0 and 127 < high <= 255 and np.all(array == np.round(array)):
             _warn(PIXELS, algorithm, low=int(low), high=int(high))
+
+
+def _uneven(algorithm: Any, x: Any, y: Any) -> None:
+    mesh, leaves = algorithm.mesh, jax.tree_util.tree_leaves((x, y))
+    if mesh is not None and leaves and np.shape(leaves[0])[0] % mesh.devices.size:
+        _warn(UNEVEN, algorithm, samples=len(leaves[0]), devices=mesh.devices.size)
 
 
 def _is_clamped(algorithm: Any, x: Any, y: Any) -> bool:

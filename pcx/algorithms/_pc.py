@@ -75,6 +75,8 @@ class PC(Interface):
         statistics: which pass of a training step moves running statistics, such as `BatchNorm`'s: the
             "forward" initialisation, or the "learning" pass. They move once for a batch, and are held in
             all other passes.
+        mesh: a `jax.sharding.Mesh` whose devices divide each batch, with the numbers of one device: its axes
+            are "data" (params whole on every device) and "fsdp" (params divided, too).
 
     Raises:
         TypeError: the model is no EnergyModule, or an optimiser no optax transformation.

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..data import one_hot
 from ..data._samples import map_arrays, sample_count
+from ..utils._mesh import own_part
 
 NOT_A_PAIR = """{what} must give pairs `(x, y)`; batch {number} is {got}. Give a tuple of inputs and \
 targets, each an array or a tuple or dict of arrays; for a model without input write `(None, y)`, for \
@@ -94,7 +95,7 @@ def is_one_hot(y: Any) -> bool:
     """Whether targets are unit vectors, one for each sample."""
     if not isinstance(y, _ARRAYS) or y.ndim != 2 or y.shape[1] < 2:
         return False
-    values = np.asarray(y)
+    values = own_part(y)
     return bool(np.all((values == 0) | (values == 1)) and np.all(values.sum(axis=1) == 1))
 
 

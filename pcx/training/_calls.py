@@ -7,11 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from .. import functional as pxf
 from ..core import named_params
 from ..data import Batches
 from ..data._samples import map_arrays
+from ..utils import _mesh
 from . import _batches
 
 CONVOLUTIONS = """steps_per_call={k}: on a CPU a compiled loop runs convolutions 8 to 10 times slower \
@@ -52,17 +54,22 @@ def calls(
     steps: int | None,
     alone: bool,
     kept: dict[str, Any],
+    mesh: Mesh | None = None,
 ) -> Generator[Call, None, None]:
     """An epoch of training batches, up to `k` of them in a call, the first one `alone` if asked.
 
     Batches in one call have one shape. `pxt.batches` without a transform stays on the device as a
-    whole, in `kept` from one epoch to the next, and a call takes the numbers of the samples.
+    whole (on each device of a mesh), in `kept` from one epoch to the next, and a call takes the numbers of
+    the samples.
     """
-    if k > 1 and isinstance(batches, Batches) and batches.transform is None:
+    # of several processes each has other data
+    resident = mesh is None or _mesh.processes(mesh) == 1
+    if resident and k > 1 and isinstance(batches, Batches) and batches.transform is None:
         # every batch is checked below; here the whole is, once
         if "data" not in kept:
             x, y, _ = _batches.pair((batches.x, batches.y), "train_batches", 1, classes)
-            kept["data"] = map_arrays(jnp.asarray, (x, y))
+            where = None if mesh is None else _mesh.replicated(mesh)
+            kept["data"] = map_arrays(lambda a: jax.device_put(a, where), (x, y))
         yield from _resident(batches, k, steps, alone, kept["data"])
         return
     pairs = enumerate(_batches.pairs(batches, "train_batches", classes, steps), start=1)
@@ -125,10 +132,15 @@ def shapes(batch: Any) -> Any:
 # --- the compiled call --------------------------------------------------------------------------
 
 
-def run(call: Call, key: Any, *, algorithm: Any, augment: Augment | None) -> dict[str, Any]:
+def run(
+    call: Call, key: Any, *, algorithm: Any, augment: Augment | None, mesh: Mesh | None = None
+) -> dict[str, Any]:
     """Take all steps of a call; what each returned, with a leading axis for the steps."""
     steps = call.steps if call.data is not None else stack_trees(call.steps)
     numbers = np.arange(call.first, call.first + len(call), dtype=np.int32)
+    if mesh is not None:
+        steps = _mesh.place_batch(mesh, steps, axis=1)
+        algorithm.place()
     many = _DONATE if getattr(algorithm, "donate", False) else _KEEP
     try:
         return many(call.data, steps, numbers, key, algorithm=algorithm, augment=augment)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ..utils._files import read_arrays, with_suffix, write_arrays
+from ..utils._mesh import leads
 from ._batches import length
 from ._callbacks import Callback, monitored
 from ._encoding import pack, restore, store, unpack
@@ -130,18 +131,27 @@ def save_checkpoint(trainer: "Trainer", path: str | os.PathLike[str]) -> None:
         ],
     }
     params = {name: param.get() for name, param in state_of(trainer.algorithm).items()}
-    write(with_suffix(path), manifest, params, arrays)
+    write(with_suffix(path), manifest, params, arrays, leads(trainer.mesh))
 
 
 def write(
-    path: Path, manifest: dict[str, Any], params: Mapping[str, Any], arrays: dict[str, np.ndarray]
+    path: Path,
+    manifest: dict[str, Any],
+    params: Mapping[str, Any],
+    arrays: dict[str, np.ndarray],
+    leads: bool = True,
 ) -> None:
-    """Write the values of params by name, a manifest that JSON can hold, and arrays of its own."""
+    """Write the values of params by name, a manifest that JSON can hold, and arrays of its own.
+
+    Args:
+        leads: whether it is this process that writes; the others only give their parts.
+    """
     kinds = {name: store(value, f"param/{name}", arrays) for name, value in params.items()}
     text = json.dumps({"format": _FORMAT, "params": kinds, **manifest})
     arrays[_MANIFEST] = np.frombuffer(text.encode(), np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_arrays(path, arrays)
+    if leads:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_arrays(path, arrays)
 
 
 def load_checkpoint(trainer: "Trainer", path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -178,6 +188,8 @@ def load_checkpoint(trainer: "Trainer", path: str | os.PathLike[str]) -> dict[st
     check_order(path, manifest["batches"], trainer.train_batches)
     for name, value in values.items():
         current[name].set(value)
+    if trainer.mesh is not None:
+        trainer.algorithm.mesh = trainer.mesh  # type: ignore[attr-defined]
     set_order(path, manifest["batches"], trainer.train_batches)
     trainer.epoch, trainer.step = manifest["epoch"], manifest["step"]
     trainer.history = History.from_dict(manifest["history"])

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from ..core import named_params
+from ..utils._mesh import own_part
 
 GROWTH = 1e6
 
@@ -145,7 +146,7 @@ def _trace(column: np.ndarray) -> str:
 def _bad_values(x: Any, y: Any) -> dict[str, int]:
     found = {}
     for label, value in (("x", x), ("y", y)):
-        leaves = [np.asarray(leaf) for leaf in jax.tree_util.tree_leaves(value)]
+        leaves = [own_part(leaf) for leaf in jax.tree_util.tree_leaves(value)]
         found[label] = sum(
             int(np.sum(~np.isfinite(leaf))) for leaf in leaves if leaf.dtype.kind == "f"
         )

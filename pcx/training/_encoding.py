@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..utils._files import decode, encode
+from ..utils._mesh import whole
 
 # values of params: the arrays in a flat list; the rest of the structure is the algorithm's own
 
@@ -16,7 +17,7 @@ def store(value: Any, name: str, arrays: dict[str, np.ndarray]) -> list[str]:
     """Put the arrays of a param's value into `arrays`; their types, in order."""
     kinds = []
     for index, leaf in enumerate(jax.tree_util.tree_leaves(value)):
-        array, kind = encode(leaf)
+        array, kind = encode(whole(leaf))
         arrays[f"{name}/{index}"] = array
         kinds.append(kind)
     return kinds

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from ..core import RKG
+from ..utils import _mesh
 from . import _batches
 from ._callbacks import HOOKS, Callback
 from ._calls import Call, Each, calls, run
@@ -100,6 +101,7 @@ class Epoch:
             # not change their form
             not trainer.prepared,
             trainer.kept,
+            trainer.mesh,
         )
         try:
             with contextlib.closing(made):
@@ -146,6 +148,8 @@ class Epoch:
     def inputs(self, call: Call, index: int) -> tuple[Any, Any]:
         """What `train_step` is given for one batch."""
         x, y = call.batch(index)
+        if self.trainer.mesh is not None:
+            x, y = _mesh.place_batch(self.trainer.mesh, (x, y))
         if self.trainer.augmented is not None:
             x = self.trainer.augmented(self.key, call.first + index, x)
         return x, y
@@ -156,12 +160,21 @@ class Epoch:
             return self.algorithm.train_step(x, y)
 
     def steps(self, call: Call) -> Mapping[str, Any]:
-        return run(call, self.key, algorithm=self.algorithm, augment=self.trainer.augment)
+        return run(
+            call,
+            self.key,
+            algorithm=self.algorithm,
+            augment=self.trainer.augment,
+            mesh=self.trainer.mesh,
+        )
 
     def is_time(self) -> bool:
         every = self.trainer.log_every
         if every is not None:
             return self.waiting_batches >= every
+        if self.trainer.processes > 1:
+            # all processes must do so at the same batch
+            return self.waiting_batches >= min(self.most, BATCHES)
         late = time.perf_counter() - self.fetched > SECONDS
         return late or self.waiting_batches >= self.most or bool(self.hooks.of["on_inference_step"])
 

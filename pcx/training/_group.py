@@ -6,10 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 
 from ..algorithms import Algorithm
 from ..core import RKG
 from ..functional._tracked import Structure, collect
+from ..utils._mesh import divided
 from . import _batches
 from ._calls import Call, stack_trees, take
 from ._divergence import GROWTH, Diverged
@@ -148,8 +151,18 @@ class Program:
 class Group:
     """Members that are one program, and their state on the device."""
 
-    def __init__(self, members: Sequence[Member], classes: int | None, steps_per_call: int):
+    def __init__(
+        self,
+        members: Sequence[Member],
+        classes: int | None,
+        steps_per_call: int,
+        mesh: Mesh | None = None,
+    ):
         self.members, self.classes, self.steps_per_call = list(members), classes, steps_per_call
+        self.mesh = mesh
+        # which member is in each place; the last one again where the devices would have unequal parts
+        extra = 0 if mesh is None else -len(members) % mesh.devices.size
+        self.places = np.minimum(np.arange(len(members) + extra), len(members) - 1)
         for member in members:
             if getattr(member.algorithm, "init", None) == "persistent":
                 raise ValueError(PERSISTENT)
@@ -162,7 +175,22 @@ class Group:
         stack = self._restack()
         alive = jnp.array([member.diverged is None for member in self.members])
         first = jnp.full(len(self.members), jnp.nan, jnp.result_type(float))
-        self.state: Any = (stack.stacked([m.key for m in self.members]), alive, first)
+        self.put((stack.stacked([m.key for m in self.members]), alive, first))
+
+    def put(self, state: Any) -> None:
+        """Go on from a state of the members, in their order: its arrays, who is alive, first energies."""
+        if self.mesh is not None:
+            where = divided(self.mesh)
+            state = jax.tree_util.tree_map(
+                lambda a: jax.device_put(jnp.asarray(a)[self.places], where), state
+            )
+        self.state: Any = state
+
+    def get(self) -> Any:
+        """The state of the members, in their order."""
+        if len(self.places) == len(self.members):
+            return self.state
+        return jax.tree_util.tree_map(lambda a: a[: len(self.members)], self.state)
 
     def _restack(self) -> Stack:
         members = self.members
@@ -178,7 +206,7 @@ class Group:
 
     def write(self) -> None:
         """Put the arrays into the members' algorithms."""
-        for member, key in zip(self.members, self.stack.write(self.state[0]), strict=True):
+        for member, key in zip(self.members, self.stack.write(self.get()[0]), strict=True):
             member.key = key
 
     @property
@@ -209,14 +237,11 @@ class Group:
             with own_key(member.key):
                 member.algorithm.start_epoch(epoch)
                 member.key = RKG.key.get()
-        values, alive, first = self.state
+        values, alive, first = self.get()
         new = self._restack().stacked([m.key for m in members])
         # those that diverged stay as they are; they were called too, to remain one program
-        self.state = (
-            [_choose(alive, a, b) for a, b in zip(new, values, strict=True)],
-            alive,
-            first,
-        )
+        chosen = [_choose(alive, a, b) for a, b in zip(new, values, strict=True)]
+        self.put((chosen, alive, first))
 
 
 _choose = jax.jit(jax.vmap(jnp.where))

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from jax.sharding import Mesh
+
 from ..core import RKG, RandomKeyGenerator
+from ..utils import _mesh
 from ..utils._files import with_suffix
 from . import _population_checkpoint as checkpoints
 from ._calls import usable
@@ -30,6 +33,9 @@ UNEQUAL = (
 
 BY_TRAINING = """Population.best chooses by a quantity of validation, such as "val_accuracy"; got {name!r}. What \
 training reaches says little of other data. Give validation batches: `fit(..., val=...)`."""
+
+PROCESSES = """Population: the devices of mesh= belong to several processes. Members do not need each other: give \
+each process a part of the grid, and a mesh of its own devices, `jax.local_devices()`"""
 
 NO_CHECKPOINT = (
     """fit(resume=True) needs the file: `fit(..., checkpoint="run.npz", resume=True)`."""
@@ -96,6 +102,7 @@ class Population:
         structure: names of the settings that change the structure.
         metrics, classes, steps_per_call: as for `Trainer`.
         progress: show a tqdm bar on a terminal, or else a line for each epoch; False for neither.
+        mesh: a `jax.sharding.Mesh` whose devices divide the members of each group.
 
     Attributes:
         members: `Member`s with `seed`, `settings`, `algorithm`, `history`, `diverged`.
@@ -131,7 +138,12 @@ class Population:
         classes: int | None = None,
         steps_per_call: int = 1,
         progress: bool = True,
+        mesh: Mesh | None = None,
     ):
+        if mesh is not None:
+            mesh = _mesh.checked(mesh, "Population", axes=None)
+            if _mesh.processes(mesh) > 1:
+                raise ValueError(PROCESSES)
         if steps_per_call < 1:
             raise ValueError(f"Population: steps_per_call must be at least 1, got {steps_per_call}")
         settings, seeds = _settings(grid), list(seeds)
@@ -155,7 +167,7 @@ class Population:
                 groups.append((values, [member]))
             else:
                 found.append(member)
-        self._groups = [Group(mine, classes, k) for _, mine in groups]
+        self._groups = [Group(mine, classes, k, mesh) for _, mine in groups]
         self._settings, self._progress = settings, progress
 
     def fit(

@@ -54,7 +54,7 @@ def load(path: Path, groups: Sequence[Group]) -> dict[str, Any]:
     values = _checkpoint.matched(path, _params(groups), manifest, arrays, "population")
     for number, group in enumerate(groups):
         own = [values[name] for name in _names(number, group)]
-        group.state = (own[2:], own[0], own[1])
+        group.put((own[2:], own[0], own[1]))
     for member, history, diverged in zip(
         members, manifest["histories"], manifest["diverged"], strict=True
     ):
@@ -81,6 +81,6 @@ def _names(number: int, group: Group) -> list[str]:
 def _params(groups: Sequence[Group]) -> dict[str, Any]:
     params: dict[str, Any] = {}
     for number, group in enumerate(groups):
-        values, alive, first = group.state
+        values, alive, first = group.get()
         params |= dict(zip(_names(number, group), [alive, first, *values], strict=True))
     return params

@@ -77,11 +77,14 @@ class Order:
     def _calls(self, loader: Iterable[Any], resident: bool) -> Any:
         batches = loader if resident else (pair for pair in loader)
         group = self._group
-        return calls(batches, group.steps_per_call, group.classes, self._steps, False, self._kept)
+        return calls(
+            batches, group.steps_per_call, group.classes, self._steps, False, self._kept, group.mesh
+        )
 
     def _join(self, parts: list[Call]) -> Call:
         first = parts[0]
-        of = [self._seeds.index(member.seed) for member in self._group.members]
+        members = self._group.members
+        of = [self._seeds.index(members[i].seed) for i in self._group.places]
         if first.data is not None:
             steps: Any = np.stack([np.asarray(parts[i].steps) for i in of], axis=1)
         else:

@@ -7,8 +7,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
+from ..algorithms import Algorithm
 from ..data._samples import sample_count
+from ..utils import _mesh
 from . import _batches, _calls
 from ._callbacks import Callback
 from ._checkpoint import Checkpoint, load_callbacks, load_checkpoint
@@ -42,6 +45,9 @@ NO_CHECKPOINT = """
 Nothing was saved. With the callback `pxt.Checkpoint("run.npz")`,
 `fit(..., resume=True)` goes on from the last whole epoch."""
 
+NO_MESH = """Trainer: mesh= is for algorithms of `pcx.algorithms`; {cls} has to place its arrays itself, see \
+docs/howto/devices.md"""
+
 
 class Trainer:
     """Trains an algorithm's model: epochs, validation, callbacks, history, checkpoints, progress.
@@ -69,6 +75,8 @@ class Trainer:
             of each batch after its call.
         augment: `f(key, x) -> x` for the inputs of each training batch, on the device, such as
             `pcx.data.device_augmentation("cifar10")`; the key depends on the epoch and the batch.
+        mesh: a `jax.sharding.Mesh` whose devices divide each batch, as for `pxa.PC`; None for that of the
+            algorithm. Several processes give `fit` their own part of each batch.
 
     Attributes:
         algorithm: as given.
@@ -105,17 +113,25 @@ class Trainer:
         diagnose: bool = True,
         steps_per_call: int = 1,
         augment: Callable[[Any, Any], Any] | None = None,
+        mesh: Mesh | None = None,
     ):
         for name, value in (("log_every", log_every), ("steps_per_call", steps_per_call)):
             if value is not None and value < 1:
                 raise ValueError(f"Trainer: {name} must be at least 1, got {value}")
         self.algorithm = algorithm
         check_trainable(algorithm, "Trainer")
+        if mesh is not None:
+            if not isinstance(algorithm, Algorithm):
+                raise TypeError(NO_MESH.format(cls=type(algorithm).__name__))
+            algorithm.mesh = mesh
+        self.mesh: Mesh | None = getattr(algorithm, "mesh", None)
+        self.processes = 1 if self.mesh is None else _mesh.processes(self.mesh)
         given = list(callbacks)
         for callback in given:
             if not isinstance(callback, Callback):
                 raise TypeError(f"Trainer: a callback is a `pxt.Callback`, got {callback!r}")
-        if progress and not any(isinstance(c, Progress) for c in given):
+        # of several processes one shows what all do
+        if progress and _mesh.leads(self.mesh) and not any(isinstance(c, Progress) for c in given):
             given.append(Progress())
         self.callbacks = sorted(given, key=lambda c: c.priority)
         if metrics is not None:
@@ -199,6 +215,7 @@ class Trainer:
         with Interrupts() as interrupts:
             self._reset(train_batches, epochs, steps_per_epoch)
             saved = None if resume is False else self._load(resume)
+            self._check_processes()
             hooks, recording = Hooks(self), self.algorithm.record
             try:
                 if hooks.of["on_inference_step"]:
@@ -233,6 +250,16 @@ class Trainer:
 
     def _checkpoint(self) -> Checkpoint | None:
         return next((c for c in self.callbacks if isinstance(c, Checkpoint)), None)
+
+    def _check_processes(self) -> None:
+        """Refuse what would let processes wait for each other for ever."""
+        if self.processes > 1:
+            batches = self.train_batches
+            size, samples = (getattr(batches, name, 0) for name in ("batch_size", "samples"))
+            number = _batches.length(batches, self.steps_per_epoch) or 0
+            _mesh.check_equal(
+                {"batches": number, "batch size": size, "samples": samples, "epoch": self.epoch}
+            )
 
     def _load(self, resume: bool | str | Path) -> dict[str, Any] | None:
         if not isinstance(resume, bool):
@@ -290,10 +317,22 @@ class Trainer:
         samples = sample_count("predict", x=x)
         with self._evaluating():
             if batch_size is None or samples <= batch_size:
-                return self.algorithm.predict(x)
+                return self._own(self.algorithm.predict(x), samples)
             slices = [slice(s, s + batch_size) for s in range(0, samples, batch_size)]
-            parts = [self.algorithm.predict(_calls.take(x, part)) for part in slices]
+            parts = [
+                self._own(
+                    self.algorithm.predict(_calls.take(x, part)),
+                    min(batch_size, samples - part.start),
+                )
+                for part in slices
+            ]
         return jax.tree_util.tree_map(lambda *p: np.concatenate(p), *jax.device_get(parts))
+
+    def _own(self, prediction: Any, samples: int) -> Any:
+        """This process's part of a prediction."""
+        if self.processes == 1:
+            return prediction
+        return jax.tree_util.tree_map(lambda a: _mesh.own_rows(a, samples), prediction)
 
     @contextlib.contextmanager
     def _evaluating(self) -> Iterator[None]:
