@@ -14,6 +14,7 @@ from ..core import Mask, named_params
 from ..nn import BufferParam, LayerParam
 from ._files import decode, encode, read_arrays, with_suffix, write_arrays
 from ._fit import NOT_OURS, LoadReport, advice, below, compare, of_pcx, problems, tokens
+from ._mesh import whole
 
 _MANIFEST = "__pcx__"
 _FORMAT = 1
@@ -61,7 +62,7 @@ def save_params(model: Any, path: str | os.PathLike[str], filter: Any = _WEIGHTS
         raise ValueError(RESERVED.format(name=_MANIFEST))
     entries, arrays = {}, {}
     for name, leaf in leaves.items():
-        arrays[name], kind = encode(leaf)
+        arrays[name], kind = encode(whole(leaf))
         entries[name] = [kind or str(arrays[name].dtype), list(np.shape(leaf))]
     manifest = json.dumps({"format": _FORMAT, "entries": entries})
     write_arrays(with_suffix(path), {_MANIFEST: np.asarray(manifest), **arrays})

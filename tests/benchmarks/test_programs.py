@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks import cases, equilibrium, population, programs, trainer
+from benchmarks import cases, devices, equilibrium, population, programs, trainer
 
 SMALL = cases.mlp("small", [5, 7, 6, 7, 3], 4, T=3)
 DEEP = cases.mlp("small-deep", [4] + [6] * 7 + [3], 5, T=3)
@@ -190,6 +190,22 @@ def test_a_population_is_timed_against_its_members_one_after_another():
     assert [*case["programs"]] == ["one after another", "population"]
     assert case["programs"]["one after another"]["times_faster"] == 1
     assert (case["members"], case["seeds"]) == (4, 2)
+
+
+def test_devices_are_timed_against_a_run_without_a_mesh_and_a_cluster_is_predicted():
+    sizes = [3, 4, 2]
+    rows = devices.measure(sizes, 4, [1], rounds=1, steps=2)
+    assert [*rows] == ["no mesh", "data 1", "fsdp 1"]
+    assert all(row["ms"] > 0 and row["difference"] < 1e-6 for row in rows.values())
+    # params and momenta, and a count of steps
+    assert rows["no mesh"]["mib_held"] == round(2 * 4 * (3 * 4 + 4 + 4 * 2 + 2) / 2**20, 3)
+    found = devices.predict(sizes, 4, rounds=1, steps=1, cluster=(1, 2))
+    gradients = 4 * (3 * 4 + 4 + 4 * 2 + 2)
+    for name, (gigabytes, latency) in devices.NETWORKS.items():
+        times, compute = found["predicted_ms"][name], found["one_device_ms"]
+        assert times[1] == compute[1]
+        exchange = 2 * (1 / 2) * gradients / (gigabytes * 1e9) + 2 * latency
+        np.testing.assert_allclose(times[2] - compute[2], 1e3 * exchange, rtol=1e-6)
 
 
 def test_the_time_to_equilibrium_is_measured_and_shown(monkeypatch):

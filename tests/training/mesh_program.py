@@ -225,7 +225,10 @@ def population():
         alone = run(None)
         file = f"{folder}/members.npz"
         run(mesh(4), epochs=1, checkpoint=file)
-        say("population of 6 on 4, then on 2", difference(run(mesh(2), checkpoint=file, resume=True), alone))
+        say(
+            "population of 6 on 4, then on 2",
+            difference(run(mesh(2), checkpoint=file, resume=True), alone),
+        )
 
 
 if __name__ == "__main__":
