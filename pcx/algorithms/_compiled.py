@@ -64,8 +64,8 @@ def compiled(
         def call(self: Any, *args: Any, **kwargs: Any) -> Any:
             if kwargs or len(args) < len(names):
                 args = _complete(signature, defaults, self, args, kwargs)
-            if self.mesh is not None and scope_state.scope is None:
-                args = _on_mesh(self, args, numbers)
+            if scope_state.scope is None and (self.mesh is not None or _mesh.is_guarded()):
+                args = _placed(self, args, numbers)
             run = donating if donate and self.donate else plain
             if first and getattr(self, "_unseen", False) and scope_state.scope is None:
                 object.__setattr__(self, "_unseen", False)
@@ -78,11 +78,12 @@ def compiled(
     return decorate
 
 
-def _on_mesh(algorithm: Any, args: tuple[Any, ...], static: Sequence[int]) -> tuple[Any, ...]:
-    """The arguments on the devices of the mesh, where all else is put as well."""
+def _placed(algorithm: Any, args: tuple[Any, ...], static: Sequence[int]) -> tuple[Any, ...]:
+    """The arguments on the devices of the mesh, where all else is put as well, or on the only one."""
     algorithm.place()
     mesh = algorithm.mesh
-    return tuple(a if i in static else _mesh.place_batch(mesh, a) for i, a in enumerate(args))
+    put = _mesh.to_device if mesh is None else functools.partial(_mesh.place_batch, mesh)
+    return tuple(arg if i in static else put(arg) for i, arg in enumerate(args))
 
 
 def _complete(

@@ -46,7 +46,7 @@ def largest_curvatures(algorithm: Any, x: Any, y: Any, iterations: int = 30) -> 
 
     size = batch * sum(h[0].size for h in shapes) // rows
     # the same start for every sample, so that none depends on the others in its batch
-    one = jax.random.normal(jax.random.PRNGKey(0), (size,), shapes[0].dtype)
+    one = jax.random.normal(jax.random.key(0), (size,), shapes[0].dtype)
     start = jnp.broadcast_to(one, (rows, size))
     return lanczos(product, start, min(iterations, size))[:, -1]
 

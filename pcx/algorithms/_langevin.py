@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ..core import RKG
+from ..core import RKG, new_key
 
 Form = Literal["second_order", "explicit", "heavy_ball"]
 
@@ -91,7 +91,7 @@ def langevin(
     def init(params: Any) -> LangevinState:
         key = None
         if isinstance(sigma2, jax.core.Tracer) or sigma2:
-            key = RKG() if seed is None else jax.random.PRNGKey(seed)
+            key = RKG() if seed is None else new_key(seed)
         zeros = jax.tree_util.tree_map(jnp.zeros_like, params)
         return LangevinState(key, None if momentum is None else zeros)
 

@@ -22,6 +22,7 @@ from ._random import RKG_LOCK as RKG_LOCK
 from ._random import UNTRACKED as UNTRACKED
 from ._random import RandomKey as RandomKey
 from ._random import RandomKeyGenerator as RandomKeyGenerator
+from ._random import new_key as new_key
 from ._random import uncommitted as uncommitted
 from ._scope import Scope as Scope
 from ._scope import check_call as check_call

@@ -23,6 +23,22 @@ always comes along); or pass keys, as in plain JAX"""
 RKG_LOCK = threading.RLock()
 
 
+def new_key(seed: int) -> jax.Array:
+    """A key from a seed: a raw array as in PCX, or a typed one if JAX is told to refuse raw ones."""
+    return jax.random.PRNGKey(seed) if _raw_allowed() else jax.random.key(seed)
+
+
+def _raw_allowed() -> bool:
+    config: Any = jax.config
+    return config.jax_legacy_prng_key == "allow"
+
+
+def _allowed(key: Any) -> Any:
+    """A key in the form that JAX takes now."""
+    raw = not jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    return jax.random.wrap_key_data(key) if raw and not _raw_allowed() else key
+
+
 class RandomKey(Param):
     """The state of a generator. `pxf.vmap` gives each mapped element its own."""
 
@@ -57,11 +73,11 @@ class RandomKeyGenerator(BaseModule):
     """
 
     def __init__(self, seed: int = 0):
-        self.key = RandomKey(jax.random.PRNGKey(seed))
+        self.key = RandomKey(new_key(seed))
 
     def seed(self, seed: int) -> None:
         """Start again from `seed`."""
-        self.key.set(jax.random.PRNGKey(seed))
+        self.key.set(new_key(seed))
 
     def __call__(self, n: int | None = None) -> jax.Array:
         """A key, or an array of `n` keys (`n` may be 0).
@@ -80,7 +96,7 @@ class RandomKeyGenerator(BaseModule):
 
     def _draw(self, n: int | None) -> jax.Array:
         param = self.key
-        key = uncommitted(param.get())
+        key = _allowed(uncommitted(param.get()))
         keys = jax.random.split(key, 2 if n is None else n + 1)
         # a state that is not traced, although drawing from it is, was not passed in
         passed_in = _scope.has_tracer(key) or not _scope.has_tracer(keys)
@@ -121,7 +137,7 @@ class _Default(RandomKeyGenerator):
         if own is None:
             # the first use may happen while tracing; the key must be a concrete array even then
             with jax.ensure_compile_time_eval():
-                new = RandomKey.rebuild(jax.random.PRNGKey(0))
+                new = RandomKey.rebuild(new_key(0))
             new._scope = None
             own = self.__dict__.setdefault("key", new)
         return own

@@ -44,7 +44,10 @@ class Call:
     def batch(self, index: int) -> tuple[Any, Any]:
         """Inputs and targets of one batch."""
         part = self.steps[index]
-        return part if self.data is None else take(self.data, part)
+        if self.data is None:
+            return part
+        with jax.transfer_guard_host_to_device("allow"):  # of the numbers of samples
+            return take(self.data, part)
 
 
 def calls(
@@ -141,6 +144,7 @@ def run(
     if mesh is not None:
         steps = _mesh.place_batch(mesh, steps, axis=1)
         algorithm.place()
+    steps, numbers = _mesh.to_device((steps, numbers))
     many = _DONATE if getattr(algorithm, "donate", False) else _KEEP
     try:
         return many(call.data, steps, numbers, key, algorithm=algorithm, augment=augment)

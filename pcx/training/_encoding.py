@@ -41,7 +41,7 @@ def restore(
 
 
 def _decoded(array: np.ndarray, kind: str) -> jax.Array:
-    return jnp.asarray(decode(array, kind))
+    return jax.device_put(decode(array, kind))
 
 
 def _describe(array: Any) -> str:

@@ -151,7 +151,8 @@ class Epoch:
         if self.trainer.mesh is not None:
             x, y = _mesh.place_batch(self.trainer.mesh, (x, y))
         if self.trainer.augmented is not None:
-            x = self.trainer.augmented(self.key, call.first + index, x)
+            number, x = _mesh.to_device((call.first + index, x))
+            x = self.trainer.augmented(self.key, number, x)
         return x, y
 
     def step(self, call: Call) -> Mapping[str, Any]:

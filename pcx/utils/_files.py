@@ -89,5 +89,5 @@ def encode(leaf: Any) -> tuple[np.ndarray, str]:
 def decode(array: np.ndarray, kind: str) -> Any:
     """The inverse of `encode`: a NumPy array, or a JAX array of keys."""
     if kind.startswith("key:"):
-        return jax.random.wrap_key_data(jnp.asarray(array), impl=kind.removeprefix("key:"))
+        return jax.random.wrap_key_data(jax.device_put(array), impl=kind.removeprefix("key:"))
     return array.view(jnp.dtype(kind)) if kind else array

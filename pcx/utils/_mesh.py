@@ -132,6 +132,21 @@ def _place(leaf: Any, mesh: Mesh, axis: int) -> Any:
     return jax.device_put(np.concatenate(parts, axis), replicated(mesh))
 
 
+def is_guarded() -> bool:
+    """Whether JAX is told to watch over host arrays that reach a compiled function as they are."""
+    config: Any = jax.config
+    guard = config.jax_transfer_guard_host_to_device or config.jax_transfer_guard
+    return guard not in (None, "allow")
+
+
+def to_device(tree: Any) -> Any:
+    """Host arrays as JAX arrays where JAX guards transfers: what a method is given it may transfer."""
+    if not is_guarded():
+        return tree
+    put = lambda leaf: leaf if isinstance(leaf, jax.Array) else jax.device_put(leaf)
+    return jax.tree_util.tree_map(put, tree)
+
+
 def check_equal(numbers: Mapping[str, int]) -> None:
     """Refuse numbers that differ between processes, which would wait for each other for ever."""
     rows = multihost_utils.process_allgather(np.array([*numbers.values()]))

@@ -175,7 +175,9 @@ class Optim(BaseModule):
         name = type(self).__name__
         scale = one_scale(name, scale_by=scale_by, mul=mul, scale_by_batch_size=scale_by_batch_size)
         call = Update(name, model, grads, scale, allow_none)
-        updates, state = self._advance(call, extra_args)
+        # optax itself mixes types, such as a rate with the count of steps
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = self._advance(call, extra_args)
         given = self._given.get()
         if not given.warned.issuperset(call.unexplained):
             given.warned |= set(call.unexplained)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path, tree_unflatten
 
@@ -183,7 +182,7 @@ def _read(source: Path, names: dict[str, Any]) -> dict[str, Any]:
 def _like(old: Any, new: Any) -> Any:
     """The loaded array as what the model had: a JAX array, a NumPy array or a number."""
     if isinstance(old, jax.Array):
-        return jnp.asarray(new)
+        return jax.device_put(new)
     return new if isinstance(old, np.ndarray) else type(old)(new.item())
 
 
