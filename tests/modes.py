@@ -75,22 +75,9 @@ def train(epochs: int, guard: str | None = None) -> dict:
 
 def run(mode: str, epochs: int) -> dict:
     """One mode in a process of its own."""
+    command = [sys.executable, "-W", "error", "-m", "tests.modes", "--inside", mode]
     done = subprocess.run(
-        [
-            sys.executable,
-            "-W",
-            "error",
-            "-m",
-            "tests.modes",
-            "--inside",
-            mode,
-            "--epochs",
-            str(epochs),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=580,
+        [*command, "--epochs", str(epochs)], cwd=ROOT, capture_output=True, text=True, timeout=1800
     )
     if done.returncode == 0:
         return {"trained": True, **json.loads(done.stdout.splitlines()[-1])}
@@ -111,7 +98,7 @@ def error_line(text: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("modes", nargs="*", metavar="MODE", help="all, if none is given")
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--inside", choices=MODES, help="train in this process")
     parser.add_argument("--record", type=Path, help="where to write the matrix as JSON")
     arguments = parser.parse_args()
