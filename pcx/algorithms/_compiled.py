@@ -21,7 +21,8 @@ def compiled(
     """Make a method of an algorithm one compiled function.
 
     In the method, `self` is this call's own copy of the algorithm. What it writes into params (states,
-    weights, optimisers) is kept; other attributes that it sets last for the call only.
+    weights, optimisers) is kept; other attributes that it sets last for the call only. Arguments that are not
+    static are batches: a mesh divides their first axis.
 
     Args:
         static: names of arguments that are compile-time constants, such as a number of steps.

@@ -24,6 +24,9 @@ AXES = """{who}: the axes of a mesh are "data" (its devices divide the batch) an
 and the params); got {got}. Write `jax.make_mesh({shape}, ("data",))`; for other ways to divide a model place \
 its arrays by hand, see docs/howto/devices.md"""
 
+SOME = """{who}: the mesh has devices of {some} of {all} processes; take the devices of all, `jax.devices()`, or \
+this process's own, `jax.local_devices()`"""
+
 UNEQUAL = """the processes differ in {what}: process 0 has {first}, process {other} has {value}. Every process \
 passes an equal part of each batch, in the same number of batches, and resumes from the same file"""
 
@@ -41,6 +44,8 @@ def checked(mesh: Any, who: str, axes: tuple[str, ...] | None = ("data", "fsdp")
         raise TypeError(NOT_A_MESH.format(who=who, got=mesh))
     if axes is not None and not set(mesh.axis_names) <= set(axes):
         raise ValueError(AXES.format(who=who, got=mesh.axis_names, shape=(mesh.devices.size,)))
+    if processes(mesh) not in (1, jax.process_count()):
+        raise ValueError(SOME.format(who=who, some=processes(mesh), all=jax.process_count()))
     # `jax.make_mesh` may make axes over which a program has to be divided by hand
     return Mesh(mesh.devices, mesh.axis_names)
 

@@ -1,6 +1,6 @@
 """One of two processes that train together, each on its own part of the data and two devices.
 
-    python processes_program.py RANK PORT FOLDER data|fsdp [die|unequal]
+    python processes_program.py RANK PORT FOLDER data|fsdp [die|unequal|seeds]
 
 Run by `test_mesh.py`. With `die` the second process is killed in the middle of the third epoch.
 """
@@ -46,10 +46,10 @@ def part(rank):
     return np.concatenate([np.split(rows, PROCESSES)[rank] for rows in batches])
 
 
-def train(x, y, batch, mesh, path, k, callbacks=()):
+def train(x, y, batch, mesh, path, k, callbacks=(), seed=0):
     px.RKG.seed(0)
     optim = pxu.Optim(optax.adam, learning_rate=1e-2)
-    model = pxm.MLP([6, 64, 3], rkg=px.RandomKeyGenerator(0))
+    model = pxm.MLP([6, 64, 3], rkg=px.RandomKeyGenerator(seed))
     algorithm = pxa.PC(model, 3, optax.sgd(0.1), optim)
     trainer = pxt.Trainer(
         algorithm,
@@ -86,9 +86,10 @@ def main(rank, port, folder, axis, trouble=""):
     own = part(rank)[: -1 if trouble == "unequal" and rank == 1 else None]
     k = {"data": 1, "fsdp": 2}[axis]
     mesh = jax.make_mesh((4,), (axis,))
+    seed = rank if trouble == "seeds" else 0
     callbacks = [Die()] if trouble == "die" and rank == 1 else []
     trainer, weights, energies = train(
-        x[own], y[own], BATCH // 2, mesh, f"{folder}/run.npz", k, callbacks
+        x[own], y[own], BATCH // 2, mesh, f"{folder}/run.npz", k, callbacks, seed
     )
     prediction = trainer.predict(x[own], batch_size=9)
     if rank == 0:

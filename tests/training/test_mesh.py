@@ -175,6 +175,12 @@ def test_processes_with_unequal_parts_are_refused(tmp_path):
         assert "the processes differ in samples: process 0 has 21, process 1 has 20" in output
 
 
+@pytest.mark.slow
+def test_processes_with_other_weights_are_refused(tmp_path):
+    codes, outputs = two_processes(tmp_path, "data", "seeds")
+    assert 0 not in codes, outputs
+
+
 # --- what is refused ------------------------------------------------------------------------------
 
 
