@@ -48,13 +48,22 @@ def start(program, devices, *arguments):
     )
 
 
-@pytest.fixture(scope="module")
-def found():
-    """What `mesh_program.py` printed, by name."""
-    process = start("mesh_program.py", 8)
-    output = process.communicate(timeout=600)[0]
+def said(*parts):
+    """What parts of `mesh_program.py` printed, by name."""
+    process = start("mesh_program.py", 8, *parts)
+    output = process.communicate(timeout=1500)[0]
     assert process.returncode == 0, output[-3000:]
     return dict(json.loads(line) for line in output.splitlines() if line.startswith("["))
+
+
+@pytest.fixture(scope="module")
+def found():
+    return said("several_devices", "fsdp", "compilations")
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return said("trainer", "population")
 
 
 ALONE = [
@@ -97,28 +106,33 @@ def test_a_step_on_a_mesh_compiles_once(found):
     assert found["compilations of a later step"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["trainer, 2 in a call, on 8", "trainer, fsdp on 4"])
-def test_the_trainer_reaches_the_same_history_and_weights_on_a_mesh(found, name):
+def test_the_trainer_reaches_the_same_history_and_weights_on_a_mesh(fitted, name):
     # shuffled batches of 16, 16 and 8, noise from the epoch's key, validation
-    assert found[name] < TOLERANCE
+    assert fitted[name] < TOLERANCE
 
 
-def test_a_run_resumes_bit_by_bit_on_as_many_devices(found):
-    assert found["resumed on as many"] is True
+@pytest.mark.slow
+def test_a_run_resumes_bit_by_bit_on_as_many_devices(fitted):
+    assert fitted["resumed on as many"] is True
 
 
-def test_a_checkpoint_of_four_devices_goes_on_on_two(found):
-    assert found["resumed on 2"] < TOLERANCE
+@pytest.mark.slow
+def test_a_checkpoint_of_four_devices_goes_on_on_two(fitted):
+    assert fitted["resumed on 2"] < TOLERANCE
 
 
-def test_predictions_of_several_batches_are_put_together(found):
-    *shape, difference = found["prediction"]
+@pytest.mark.slow
+def test_predictions_of_several_batches_are_put_together(fitted):
+    *shape, difference = fitted["prediction"]
     assert shape == [40, 3]
     assert difference < TOLERANCE
 
 
-def test_six_members_are_trained_on_four_devices_and_go_on_on_two(found):
-    assert found["population of 6 on 4, then on 2"] < TOLERANCE
+@pytest.mark.slow
+def test_six_members_are_trained_on_four_devices_and_go_on_on_two(fitted):
+    assert fitted["population of 6 on 4, then on 2"] < TOLERANCE
 
 
 # --- several processes ----------------------------------------------------------------------------
@@ -131,13 +145,14 @@ def two_processes(folder, *arguments):
         port = probe.getsockname()[1]
     started = [start("processes_program.py", 2, rank, port, folder, *arguments) for rank in (0, 1)]
     try:
-        outputs = [process.communicate(timeout=400)[0] for process in started]
+        outputs = [process.communicate(timeout=1500)[0] for process in started]
     finally:
         for process in started:
             process.kill()
     return [process.returncode for process in started], outputs
 
 
+@pytest.mark.slow
 def test_two_processes_with_a_part_of_the_data_each_train_as_one(tmp_path):
     codes, outputs = two_processes(tmp_path, "data")
     assert codes == [0, 0], outputs
