@@ -5,6 +5,8 @@
 Prints a matrix: mode, whether it trained, the accuracy, or the first line of the error.
 """
 
+# ruff: noqa: T201
+
 import argparse
 import json
 import subprocess

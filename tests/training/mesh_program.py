@@ -3,6 +3,8 @@
 Run by `test_mesh.py` in a process of its own, because the number of devices is fixed when JAX starts.
 """
 
+# ruff: noqa: T201
+
 import json
 import sys
 import tempfile

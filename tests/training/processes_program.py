@@ -5,6 +5,8 @@
 Run by `test_mesh.py`. With `die` the second process is killed in the middle of the third epoch.
 """
 
+# ruff: noqa: T201
+
 import os
 import signal
 import sys

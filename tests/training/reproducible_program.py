@@ -3,6 +3,8 @@
 python reproducible_program.py [one-core]
 """
 
+# ruff: noqa: T201
+
 import hashlib
 import json
 import os
