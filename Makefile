@@ -32,7 +32,7 @@ help:
 	@echo "make test         the test suite"
 	@echo "make coverage     the same, with coverage of pcx/ (a third slower)"
 	@echo "make test-typed   the same, with every annotation checked at run time"
-	@echo "make test-slow    the tests marked slow"
+	@echo "make test-slow    the tests marked slow, XLA optimising as it does for users"
 	@echo "make test-oldest  the tests of everything that calls JAX, on the oldest supported dependencies"
 	@echo "make lint         ruff: lint and format check  (make format: apply them)"
 	@echo "make types        mypy"
@@ -53,7 +53,7 @@ test-typed: $(VENV)/.dev
 	$(PYTEST) $(PARALLEL) $(TYPECHECK)
 
 test-slow: $(VENV)/.dev
-	$(PYTEST) $(PARALLEL) -m slow
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(PYTEST) $(PARALLEL) -m slow
 
 # without docs, oracles, data and benchmarks, which no version of JAX changes; and without doctests, conformance,
 # analyses and examples, which call only what the others test: with them it took 19 minutes

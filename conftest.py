@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import TypeVar
 
+import jax
 import jaxtyping
 import pytest
 from beartype import BeartypeConf, beartype
@@ -31,6 +32,7 @@ def beartyped(function: T) -> T:
 
 
 _CACHE = pytest.StashKey[str]()
+_PLAIN = "JAX_DISABLE_MOST_OPTIMIZATIONS"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -40,6 +42,9 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = config.stash[_CACHE]
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    # two thirds of the time of these tests is XLA compiling programs that then run for microseconds;
+    # `make test-slow` and files marked `optimised` have it optimise as users do
+    os.environ.setdefault(_PLAIN, "1")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -59,6 +64,15 @@ def _annotations_unchecked(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
     finally:
         jaxtyping.config.update("jaxtyping_disable", before)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _optimisation_of_xla(request: pytest.FixtureRequest) -> None:
+    plain = os.environ[_PLAIN] == "1" and request.node.get_closest_marker("optimised") is None
+    if jax.config.read("jax_disable_most_optimizations") != plain:
+        jax.config.update("jax_disable_most_optimizations", plain)
+        # a program compiled the other way must not be compared with one compiled this way
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -12,6 +12,8 @@ from tests.oracles import pc
 from tests.oracles.numerical import assert_close
 from tests.oracles.optim import SGD, AdamW
 
+pytestmark = pytest.mark.optimised
+
 
 @pytest.fixture(autouse=True)
 def _float64():

@@ -5,6 +5,8 @@ import pytest
 from tests.algorithms import search_lazy
 from tests.algorithms.problems import float64
 
+pytestmark = pytest.mark.optimised
+
 
 @pytest.mark.filterwarnings("ignore")
 def test_no_random_combination_differs():

@@ -16,6 +16,8 @@ from pcx.algorithms._lazy._zeros import keeps_zeros
 from pcx.algorithms._start import start_states
 from tests.algorithms.problems import Small, batch_of
 
+pytestmark = pytest.mark.optimised
+
 EVERYTHING = "everything"
 
 
