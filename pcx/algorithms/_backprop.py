@@ -5,9 +5,10 @@ from typing import Any
 import jax
 
 from ..nn import statistics
-from ..predictive_coding import STATUS
+from ..predictive_coding import STATUS, EnergyModule
 from ..utils import step
 from ._loop import Record
+from ._options import StateOptim
 from ._pc import PC, Trained
 
 
@@ -18,7 +19,8 @@ class Backprop(PC):
     (BP-CE) with `ce_energy`, half the squared error (BP-SE) with `se_energy`.
 
     Args:
-        model, weight_optim, metrics, donate: see `PC`; T and the state optimiser are not used.
+        model, weight_optim, metrics, compute_dtype, donate: see `PC`.
+        T, state_optim: not used, nor what else concerns inference.
 
     Example:
         >>> import jax.numpy as jnp, optax, pcx.algorithms as pxa, pcx.models as pxm
@@ -32,7 +34,14 @@ class Backprop(PC):
     default_T = 0
     descends = False
 
-    def __init__(self, model: Any, T: int = 0, state_optim: Any = None, *args: Any, **options: Any):
+    def __init__(
+        self,
+        model: EnergyModule,
+        T: int = 0,
+        state_optim: StateOptim | None = None,
+        *args: Any,
+        **options: Any,
+    ):
         super().__init__(model, 0, None, *args, **options)
 
     def train(self, x: Any, y: Any) -> Trained:

@@ -5,27 +5,35 @@ compiled; each runs on a copy of the algorithm, and what it writes into the para
 or the algorithm itself is kept.
 """
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import optax as ox
 from jax.sharding import Mesh
+from jax.typing import DTypeLike
 
 from ..core import BaseModule, BaseParam, Mask, named_params, static
 from ..nn import statistics, training_batch
 from ..predictive_coding import EnergyModule, VodeParam, free_states, vodes
 from ..predictive_coding._states import vode_paths
-from ..utils import Optim, _mesh, step
+from ..utils import _mesh, step
 from . import _lazy
 from ._compiled import compiled
 from ._curvature import largest_curvatures
 from ._energies import CACHE, call, forward, vode_energies
 from ._first_batch import first_step
 from ._loop import Record, Stop
+from ._options import (
+    ADAMW_0_001,
+    SGD_0_05,
+    StateOptim,
+    WeightOptim,
+    as_optim,
+    show_options,
+    tell_options,
+)
 from ._solvers import StateSolver
 from ._start import TRAINABLE, Start, check_start, once_unfrozen
 
@@ -78,8 +86,8 @@ class Interface(BaseModule):
         self,
         model: EnergyModule,
         T: int | None = None,
-        state_optim: Any = None,
-        weight_optim: Any = None,
+        state_optim: StateOptim | None = SGD_0_05,
+        weight_optim: WeightOptim | None = ADAMW_0_001,
         *,
         init: Start = "forward",
         stop: Stop | None = None,
@@ -89,7 +97,7 @@ class Interface(BaseModule):
         lazy: bool = True,
         unroll: bool | Literal["auto"] = "auto",
         donate: bool = True,
-        compute_dtype: Any = None,
+        compute_dtype: DTypeLike | None = None,
         statistics: Literal["forward", "learning"] = "forward",
         mesh: Mesh | None = None,
     ):
@@ -123,8 +131,8 @@ class Interface(BaseModule):
         if isinstance(state_optim, StateSolver):
             self._accept(state_optim)
             state_optim = None
-        self.state_optim = _as_optim(ox.sgd(5e-2) if state_optim is None else state_optim)
-        self.weight_optim = _as_optim(ox.adamw(1e-3) if weight_optim is None else weight_optim)
+        self.state_optim = as_optim(SGD_0_05 if state_optim is None else state_optim)
+        self.weight_optim = as_optim(ADAMW_0_001 if weight_optim is None else weight_optim)
         trainable = once_unfrozen(self.weights_mask())
         self._known = static(frozenset(path for path, _ in named_params(model)))
         if self.weight_optim.state.get() is None and any(map(trainable.select, _params(model))):
@@ -136,7 +144,8 @@ class Interface(BaseModule):
             if old in vars(cls):
                 raise TypeError(RENAMED.format(cls=cls.__name__, old=old, new=new, why=why))
         if "__init__" in vars(cls):
-            _show_options(cls)
+            show_options(cls)
+        tell_options(cls)
 
     def _accept(self, solver: StateSolver) -> None:
         why = self.no_solver
@@ -409,24 +418,5 @@ def _params(model: Any) -> list[BaseParam]:
     return [param for _, param in named_params(model)]
 
 
-def _as_optim(optim: Any) -> Optim:
-    return optim if isinstance(optim, Optim) else Optim(optim)
-
-
 def _is_pcx(method: Any) -> bool:
     return method.__module__.startswith("pcx.")
-
-
-def _show_options(cls: type[Interface]) -> None:
-    """Let `help` and editors see all options of a class that declares only its own."""
-    own = inspect.signature(cls.__init__)
-    parameters = [
-        p for p in own.parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    ]
-    if len(parameters) == len(own.parameters):
-        return  # it says all that it takes
-    shared = inspect.signature(cls.__mro__[1].__init__).parameters  # type: ignore[misc]
-    given = {p.name for p in parameters}
-    merged = [*parameters, *(p for p in shared.values() if p.name not in given)]
-    merged.sort(key=lambda p: p.kind)
-    cls.__init__.__signature__ = own.replace(parameters=merged)  # type: ignore[attr-defined]

@@ -52,8 +52,9 @@ class EPC(PC):
     ended.
 
     Args:
-        model, T, state_optim, weight_optim, and all other options: see `PC`. The state
-            optimiser works on the errors. There is nothing to skip, so `lazy` has no effect.
+        state_optim: as for `PC`, but it works on the errors. None for `optax.sgd(0.05)`.
+        lazy: has no effect, since there is nothing to skip.
+        model, T, weight_optim, and all other options: see `PC`.
         step: "fixed" for steps of the state optimiser; "scaled" for steps along the gradient whose
             size is measured for each sample, from the curvature along d = -g = -dE/deps, with J the
             Jacobian of the network's output in the errors and H the Hessian of its energy:

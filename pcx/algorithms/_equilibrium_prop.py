@@ -16,6 +16,7 @@ from ..functional import pure
 from ..nn import statistics
 from ..predictive_coding import (
     STATUS,
+    EnergyModule,
     Vode,
     energy_modules,
     free_states,
@@ -26,6 +27,7 @@ from ..utils import step
 from . import _lazy
 from ._energies import CACHE, batch_size, batched
 from ._lazy import lazy_safe
+from ._options import ADAMW_0_001, StateOptim, WeightOptim
 from ._pc import PC, Trained
 from ._red_black import RedBlack
 
@@ -70,7 +72,7 @@ class EquilibriumProp(PC):
     below 1 / lambda_max(S), with S = I + sum_{l=2..L} P_l P_l' and P_l the Jacobian of the output in h_{l-1}.
 
     Args:
-        model, T, weight_optim, and all options: see `PC`. The model is called without y during inference.
+        model, T, weight_optim, and all options: see `PC`.
         state_optim: by default `pxa.RedBlack()`, whose T = L sweeps come closest to back-propagation; or
             any other solver or optax transformation.
         beta: strength of the nudge, above 0.
@@ -106,10 +108,10 @@ class EquilibriumProp(PC):
 
     def __init__(
         self,
-        model: Any,
+        model: EnergyModule,
         T: int | None = None,
-        state_optim: Any = None,
-        weight_optim: Any = None,
+        state_optim: StateOptim | None = None,
+        weight_optim: WeightOptim | None = ADAMW_0_001,
         *,
         beta: float = 0.02,
         mode: Literal["positive", "negative", "random", "centred"] = "centred",

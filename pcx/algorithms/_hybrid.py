@@ -118,9 +118,9 @@ class HybridPC(PC):
 
     Args:
         model: the generator, `model(label, data)`, a chain of vodes with the last one clamped.
-        T, state_optim, weight_optim, and all other options: see `PC`. The weight optimiser
-            is for generator and amortiser. `init="forward"` starts at the guess; with "zero" or
-            "normal" inference has to do without.
+        weight_optim: as for `PC`, for generator and amortiser together.
+        init: "forward" starts at the guess; with "zero" or "normal" inference has to do without.
+        T, state_optim, and all other options: see `PC`.
         amortiser: `[q_0, ..., q_{L-1}]`, one layer (any callable on one sample) for each of the
             generator's L vodes: q_0 predicts the generator's input, q_l vode l - 1 (counted from
             0).

@@ -23,9 +23,10 @@ class IPC(PC):
             theta <- opt_theta(theta, dF/dtheta)
 
     Args:
-        model, T, state_optim, weight_optim, and all options: see `PC`. Learning moves the
-            predictions below it, so little is skipped after the first weight step: as much as in PC with plain SGD
-            on the weights, nothing with an optimiser that moves weights whose gradient is zero.
+        model, T, state_optim, weight_optim, and all other options: see `PC`.
+        lazy: as for `PC`. Learning moves the predictions below it, so little is skipped after the first weight
+            step: as much as in PC with plain SGD on the weights, nothing with an optimiser that moves weights
+            whose gradient is zero.
         T0: the first step (from 0) at which the weights learn. None: they learn once, after
             inference, which is PC. T0 >= T: never.
         Ti: from T0 on they learn at every `Ti`-th step (0 and 1: every step).

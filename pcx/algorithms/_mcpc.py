@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from ..functional import scan
-from ..predictive_coding import vodes
+from ..predictive_coding import EnergyModule, vodes
 from ._compiled import compiled
 from ._energies import batched, forward
 from ._langevin import langevin
 from ._lazy import lazy_safe
+from ._options import StateOptim
 from ._pc import PC
 
 NO_SIZE = """MCPC.generate: without x, say how many samples to draw side by side, as in \
@@ -56,9 +57,9 @@ class MCPC(PC):
 
     def __init__(
         self,
-        model: Any,
+        model: EnergyModule,
         T: int | None = None,
-        state_optim: Any = None,
+        state_optim: StateOptim | None = None,
         *args: Any,
         output_variance: float = 1.0,
         **options: Any,

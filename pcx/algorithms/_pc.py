@@ -52,11 +52,12 @@ class PC(Interface):
     Args:
         model: an `EnergyModule` whose `__call__(x, y=None)` takes one sample, clamps y on its output vode
             (`self.vodes[-1].set("h", y)`, with `h.frozen = True`) when given, and returns the prediction.
-        T: number of inference steps.
+        T: number of inference steps; None for the default of the algorithm, 8 for PC.
         state_optim: an optax transformation (or `pxu.Optim`) for the states, started afresh for every
-            batch; or a solver such as `pxa.Diffrax(...)`. Gradients are those of each sample's own energy.
+            batch; or a solver such as `pxa.Diffrax(...)`. Gradients are those of each sample's own energy. None
+            for `optax.sgd(0.05)`.
         weight_optim: an optax transformation (or `pxu.Optim`, `pxu.OptimTree`) for the weights. Gradients
-            are averaged over the batch.
+            are averaged over the batch. None for `optax.adamw(0.001)`.
         init: how states start: "forward" (h := u), "zero", "normal" (standard normal; `("normal", 0.1)` for
             another standard deviation), or "persistent" (where the last training batch left them; forward
             the first time, and for a batch of another size).

@@ -47,8 +47,10 @@ class PCALM(PC):
     Every free node with an energy gets a multiplier, so each should be predicted from the others.
 
     Args:
-        model, T, state_optim, weight_optim, and all options: see `PC`. The authors use SGD with
-            lr 0.25 and T = 64.
+        T: number of inference steps; None for 64, as the authors have it.
+        state_optim: an optax transformation (or `pxu.Optim`) for the states; the authors use `optax.sgd(0.25)`.
+            None for `optax.sgd(0.05)`.
+        model, weight_optim, and all other options: see `PC`.
         alpha: step size of the multipliers.
         rho: weight of the penalty; large enough for the condition above.
 

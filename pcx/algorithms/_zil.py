@@ -3,15 +3,15 @@
 from typing import Any
 
 import jax
-import optax as ox
 
 from ..core import is_param, named_params
-from ..predictive_coding import free_states, vodes
+from ..predictive_coding import EnergyModule, free_states, vodes
 from ..utils import OptimTree
 from . import _lazy
 from ._gradient import gradient, grads_of
 from ._lazy import Dependencies, lazy_safe
 from ._loop import Record, loop
+from ._options import ADAMW_0_001, SGD_0_05, StateOptim, WeightOptim, as_optim
 from ._pc import PC, Trained
 
 OPTIONS = """ZIL has steps of its own: forward initialisation, state learning rate 1, one step for each \
@@ -44,10 +44,11 @@ class ZIL(PC):
     not from the order of its attributes. With `T` the rest of inference follows: Z-IL + PC.
 
     Args:
-        model, metrics, record, donate: see `PC`.
+        model, metrics, and all other options: see `PC`.
         T: None for Z-IL alone, L steps. Else, after those, T - L ordinary steps on the states with
             `state_optim`, and one full weight step of PC.
-        state_optim: for the steps after the first L.
+        state_optim: for the steps after the first L. None for `optax.sgd(0.05)`.
+        init, stop: have to be left out, "forward" and None.
         weight_optim: as for `PC`; applied to each param by itself, since layers learn at
             different times (so clipping by a global norm acts on each param's own).
 
@@ -72,15 +73,15 @@ class ZIL(PC):
 
     def __init__(
         self,
-        model: Any,
+        model: EnergyModule,
         T: int | None = None,
-        state_optim: Any = None,
-        weight_optim: Any = None,
+        state_optim: StateOptim | None = SGD_0_05,
+        weight_optim: WeightOptim | None = ADAMW_0_001,
         **options: Any,
     ):
         if not isinstance(weight_optim, OptimTree):
-            optax = ox.adamw(1e-3) if weight_optim is None else weight_optim
-            weight_optim = OptimTree(optax, is_param)
+            optim = as_optim(ADAMW_0_001 if weight_optim is None else weight_optim)
+            weight_optim = OptimTree(optim, is_param)
         super().__init__(model, T, state_optim, weight_optim, **options)
         for what, wrong in (
             (f"init={self.init!r} does not fit.", self.init != "forward"),

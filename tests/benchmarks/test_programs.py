@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks import cases, devices, equilibrium, population, programs, trainer
+from benchmarks import cases, devices, equilibrium, first_call, population, programs, trainer
 
 SMALL = cases.mlp("small", [5, 7, 6, 7, 3], 4, T=3)
 DEEP = cases.mlp("small-deep", [4] + [6] * 7 + [3], 5, T=3)
@@ -218,3 +218,11 @@ def test_the_time_to_equilibrium_is_measured_and_shown(monkeypatch):
     text = equilibrium.table("tanh", {2: found, 4: failed})
     assert f"({found['swept']['iterations']})" in text
     assert "- (3)" in text
+
+
+@pytest.mark.slow
+def test_a_first_call_is_timed_without_and_with_a_cache_that_an_earlier_process_filled():
+    case = first_call.measure("tiny", rounds=1)
+    assert [*case] == ["hand-scan", "hand-lazy", "pxa-pc"]
+    for program in case.values():
+        assert program["warm"]["cpu_s"] < program["cold"]["cpu_s"]
