@@ -266,4 +266,6 @@ EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>'
 def mathml(match: re.Match[str]) -> str:
     display = "block" if match[1] == "div" else "inline"
     # latex2mathml leaves nothing to escape, and drops the space that a comma has in text
-    return convert(html.unescape(match[2]).strip(), display=display)
+    made = convert(html.unescape(match[2]).strip(), display=display)
+    # a norm's bars have one size, as written, not the height of the line on one side
+    return made.replace("<mo>&#x02016;</mo>", '<mo stretchy="false">&#x02016;</mo>')

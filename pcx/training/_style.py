@@ -4,6 +4,8 @@ Lines differ in dashes or marks as well, for print without colours. What a user'
 says of colours is left out, since it may not fit these.
 """
 
+import functools
+import io
 from typing import Any
 
 import numpy as np
@@ -31,12 +33,24 @@ def panels(
     except ImportError as error:
         raise ImportError(MISSING) from error
     with style.context("pcx.figures"):
-        # a Figure of its own: pyplot would keep it alive, and would want a display
-        figure = Figure(figsize=(size[0] * columns, size[1] * rows), dpi=150)
+        # a figure of its own: pyplot would keep it alive, and would want a display
+        figure = _shown(Figure)(figsize=(size[0] * columns, size[1] * rows), dpi=150)
         grid = np.ravel(figure.subplots(rows, columns, squeeze=False))
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold", color=INK)
     return figure, grid
+
+
+@functools.cache
+def _shown(figure: Any) -> Any:
+    """A figure that shows itself at the end of a notebook's cell, also where pyplot is not in use."""
+
+    def png(self: Any) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png")
+        return buffer.getvalue()
+
+    return type("Figure", (figure,), {"_repr_png_": png, "__doc__": figure.__doc__})
 
 
 def legend(axes: Any, **options: Any) -> None:

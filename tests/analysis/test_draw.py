@@ -83,6 +83,11 @@ def test_the_colours_of_the_style_read_on_both_backgrounds_of_the_site():
         assert min(contrast(colour, "white"), contrast(colour, "#1e2129")) > 3
 
 
+def test_a_figure_shows_itself_in_a_notebook_that_has_not_used_pyplot():
+    shown = pxan.draw(pxm.MLP([3, 2]), jnp.ones(3))._repr_png_()
+    assert shown.startswith(b"\x89PNG\r\n\x1a\n")
+
+
 def test_neighbouring_lines_differ_without_colour():
     dashes = [line["linestyle"] for line in _style.series(9)]
     assert all(a != b for a, b in zip(dashes, dashes[1:], strict=False))

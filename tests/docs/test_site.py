@@ -180,6 +180,15 @@ def test_the_tests_that_the_migration_page_names_for_a_name_of_pcx_use_it():
     assert unused == []
 
 
+def test_both_bars_of_a_norm_have_one_size():
+    pytest.importorskip("latex2mathml")
+    made = load(DOCS / "_hooks.py").on_page_content(
+        r'<span class="arithmatex">\(\lVert h \rVert^2\)</span>'
+    )
+    assert made.count('<mo stretchy="false">&#x02016;</mo>') == 2
+    assert "<msup>" in made
+
+
 def test_a_tutorial_opens_in_colab_once_the_repository_has_an_address():
     pytest.importorskip("latex2mathml")
     hooks, path = load(DOCS / "_hooks.py"), ROOT / "tutorials" / "00_two_moons.ipynb"
