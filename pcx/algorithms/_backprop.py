@@ -19,7 +19,7 @@ class Backprop(PC):
     (BP-CE) with `ce_energy`, half the squared error (BP-SE) with `se_energy`.
 
     Args:
-        model, weight_optim, metrics, compute_dtype, donate: see `PC`.
+        model, weight_optim, metrics, compute_dtype, donate, mesh: see `PC`.
         T, state_optim: not used, nor what else concerns inference.
 
     Example:
