@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 
 from ..core import BaseModule, BaseParam, Mask, named_params, static
 from ..nn import statistics, training_batch
-from ..predictive_coding import EnergyModule, VodeParam, free_states, vodes
+from ..predictive_coding import Clamp, EnergyModule, VodeParam, free_states, vodes
 from ..predictive_coding._states import vode_paths
 from ..utils import _mesh, step
 from . import _lazy
@@ -34,6 +34,7 @@ from ._options import (
     show_options,
     tell_options,
 )
+from ._reconstruct import codes, decode
 from ._solvers import StateSolver
 from ._start import TRAINABLE, Start, check_start, once_unfrozen
 
@@ -326,6 +327,51 @@ class Interface(BaseModule):
             self._settle(x, y)
         self.state_optim.clear()
         return prediction, record
+
+    @compiled(static=("T",))
+    def reconstruct(self, y: Any, x: Any = None, T: int | None = None) -> Any:
+        """What a generative model makes of data: infer the code with y clamped, then decode it.
+
+            h* = the states after T steps of inference with h_L = y;    y_hat = f_L(... f_1(h*_0))
+
+        Only the code, the free nodes that nothing predicts, is taken from inference. The hidden states as
+        inference left them carry errors of their own, and would tell more about y than the code does.
+        Nothing is learned, and the states of the model stay as they are.
+
+        Args:
+            y: data, (batch, *event); or a `pxc.Clamp(data, mask)`, of which only the part in the mask is known:
+                this is recall, and the output need not be unfrozen for it.
+            x: inputs to condition on; None for a model without input.
+            T: number of inference steps instead of the algorithm's own.
+
+        Returns:
+            The decoded data, (batch, *event).
+
+        Raises:
+            ValueError: the model has no such node, as a classifier has none.
+
+        Example:
+            >>> import jax.numpy as jnp, optax, pcx.algorithms as pxa, pcx.models as pxm
+            >>> decoder = pxm.LinearDecoder([1, 3], bias=False)  # y = W h
+            >>> _ = decoder.layers[1].nn.weight.set(jnp.array([[2.0], [1.0], [0.0]]))
+            >>> pc = pxa.PC(decoder, T=50, state_optim=optax.sgd(0.1))
+            >>> y_hat = pc.reconstruct(jnp.array([[4.0, 2.0, 9.0]]))  # the projection on W
+            >>> [round(value, 3) for value in y_hat[0].tolist()]
+            [4.0, 2.0, 0.0]
+
+        References:
+            Pinchetti et al., 2024, Section 4.2 (reconstruction, associative memory).
+        """
+        self.T = self.T if T is None else T
+        if isinstance(y, Clamp):
+            for vode in vodes(self.model):
+                vode.h.frozen = False  # in this call's copy
+        roots = codes(type(self).__name__, self.model, x)
+        with self._aside():
+            _, target = self.start(x, y)
+            self.infer_states(x, target)
+            self._settle(x, target)
+            return decode(x, self.model, roots)
 
     @compiled()
     def largest_state_rate(self, x: Any, y: Any = None) -> jax.Array:

@@ -5,11 +5,14 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+
 from ..core import scope_state
-from ..functional import Jit, jit
+from ..functional import Jit, jit, pure
 from ..nn import compute_dtype
 from ..utils import _mesh
 from . import _lazy
+from ._batch import as_batches, explain
 
 
 def compiled(
@@ -58,6 +61,19 @@ def compiled(
             return out
 
         body.__name__ = body.__qualname__ = method.__name__
+
+        def works(self: Any, args: Sequence[Any]) -> bool:
+            traced = {n: a for n, a in enumerate(args) if n not in numbers}
+
+            def run(traced: dict[int, Any], *, algorithm: Any) -> Any:
+                return body(*(traced.get(n, a) for n, a in enumerate(args)), algorithm=algorithm)
+
+            try:
+                jax.eval_shape(pure(run, algorithm=self), traced)
+            except Exception:
+                return False
+            return True
+
         plain: Jit = jit(static_argnums=numbers)(body)
         donating: Jit = jit(static_argnums=numbers, donate_params=True)(body) if donate else plain
 
@@ -65,13 +81,24 @@ def compiled(
         def call(self: Any, *args: Any, **kwargs: Any) -> Any:
             if kwargs or len(args) < len(names):
                 args = _complete(signature, defaults, self, args, kwargs)
+            args = (*as_batches(args, names),)
             if scope_state.scope is None and (self.mesh is not None or _mesh.is_guarded()):
                 args = _placed(self, args, numbers)
             run = donating if donate and self.donate else plain
-            if first and getattr(self, "_unseen", False) and scope_state.scope is None:
-                object.__setattr__(self, "_unseen", False)
-                return first(self, *args, run=lambda: run(*args, algorithm=self))
-            return run(*args, algorithm=self)
+            unseen = first and getattr(self, "_unseen", False) and scope_state.scope is None
+            try:
+                if unseen:
+                    object.__setattr__(self, "_unseen", False)
+                    return first(self, *args, run=lambda: run(*args, algorithm=self))  # type: ignore[misc]
+                return run(*args, algorithm=self)
+            except (TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
+                if unseen:
+                    object.__setattr__(self, "_unseen", True)
+                if scope_state.scope is None:
+                    where = f"{type(self).__name__}.{method.__name__}"
+                    given = dict(zip(names, args, strict=True))
+                    explain(error, where, given, lambda other: works(self, [*other.values()]))
+                raise
 
         call.jitted = donating  # type: ignore[attr-defined]
         return call

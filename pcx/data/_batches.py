@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from pcx.data._augment import Augmentation
-from pcx.data._samples import map_arrays, sample_count
+from pcx.data._samples import as_array, map_arrays, sample_count
 
 Rkg = int | Callable[[], Any]
 
@@ -98,9 +98,9 @@ class Batches:
 
 
 def batches(
-    x: Any,
-    y: Any,
-    batch_size: int,
+    x: Any = None,
+    y: Any = None,
+    batch_size: int = 128,
     shuffle: bool = False,
     *,
     rkg: Rkg = 0,
@@ -111,9 +111,9 @@ def batches(
 
     Args:
         x: `(n, ...)`, the inputs: an array, or a tuple or dict of arrays for a model with several
-            inputs; None for a model without input.
+            inputs; None for a model without input, such as a decoder: `batches(y=images)`.
         y: `(n, ...)`, the targets, in the same forms: a tuple for a model with several heads. For
-            learning without labels pass `x` again.
+            an autoencoder, whose input is its target, pass `x` again.
         batch_size: samples in a batch.
         shuffle: a new order in every epoch; it depends only on `rkg` and the epoch's number.
         rkg: an integer seed, or a `pcx.RandomKeyGenerator`, of which one key is drawn, now.
@@ -138,8 +138,12 @@ def batches(
         >>> loader = batches(np.arange(5), np.arange(5) % 2, batch_size=2)
         >>> len(loader), [(x.tolist(), y.tolist()) for x, y in loader]
         (3, [([0, 1], [0, 1]), ([2, 3], [0, 1]), ([4], [0])])
+        >>> [(x, y.tolist()) for x, y in batches(y=np.arange(3), batch_size=2)]  # for a decoder
+        [(None, [0, 1]), (None, [2])]
     """
-    inputs, targets = map_arrays(np.asarray, x), map_arrays(np.asarray, y)
+    inputs, targets = (
+        map_arrays(lambda array: np.asarray(as_array(array, "x and y")), part) for part in (x, y)
+    )
     samples = sample_count("batches", x=inputs, y=targets)
     if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)):
         raise TypeError(

@@ -32,6 +32,7 @@ class Dataset:
         classes: how many classes there are.
         shape: the shape of one sample; images are channels first, `(channels, height, width)`.
         class_names: one name for each class, or empty where the classes have none.
+        x_val, y_val: validation data, which `split` takes from the training data; None before.
 
     Example:
         >>> from pcx.data import two_circles
@@ -47,6 +48,49 @@ class Dataset:
     classes: int
     shape: tuple[int, ...]
     class_names: tuple[str, ...] = ()
+    x_val: Array | None = None
+    y_val: Array | None = None
+
+    def split(self, fraction: float, seed: int = 0) -> Dataset:
+        """The same data with a part of the training data, drawn at random, as validation data.
+
+        Choose settings and the epoch by the validation data, and use the test data once, at the end.
+
+        Args:
+            fraction: how much of the training data becomes validation data, `0 < fraction < 1`; the number of
+                samples is rounded.
+            seed: of the drawing; the same seed draws the same samples.
+
+        Returns:
+            A `Dataset` with `x_val` and `y_val`, and without these samples in `x_train` and `y_train`, whose order
+            stays.
+
+        Raises:
+            ValueError: one of the two parts would be empty, or the data is split already.
+
+        Example:
+            >>> from pcx.data import two_circles
+            >>> two_circles(samples=80, test_samples=20).split(0.25)
+            Dataset('two-circles', train=60, val=20, test=20, shape=(2,), classes=2)
+        """
+        if self.x_val is not None:
+            raise ValueError(f"{self!r} is split already. Split the one that was loaded.")
+        total = len(self.x_train)
+        count = round(fraction * total)
+        if not 0 < count < total:
+            raise ValueError(
+                f"split({fraction}) of {total} training samples would make {count} validation samples; "
+                f"both parts need one at least. Give a fraction between 0 and 1, such as 0.1."
+            )
+        chosen = np.zeros(total, bool)
+        chosen[np.random.default_rng(seed).choice(total, count, replace=False)] = True
+        return dataclasses.replace(
+            self,
+            x_train=self.x_train[~chosen],
+            y_train=self.y_train[~chosen],
+            x_val=self.x_train[chosen],
+            y_val=self.y_train[chosen],
+        )
 
     def flat(self) -> Dataset:
         """The same data with every sample as one vector, for a network without convolutions.
@@ -66,13 +110,15 @@ class Dataset:
             self,
             x_train=self.x_train.reshape(len(self.x_train), size),
             x_test=self.x_test.reshape(len(self.x_test), size),
+            x_val=None if self.x_val is None else self.x_val.reshape(len(self.x_val), size),
             shape=(size,),
         )
 
     # The generated one prints whole arrays.
     def __repr__(self) -> str:
+        val = "" if self.x_val is None else f"val={len(self.x_val)}, "
         return (
-            f"Dataset({self.name!r}, train={len(self.x_train)}, test={len(self.x_test)}, "
+            f"Dataset({self.name!r}, train={len(self.x_train)}, {val}test={len(self.x_test)}, "
             f"shape={self.shape}, classes={self.classes})"
         )
 

@@ -2,16 +2,51 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+
+_ARRAYS = (np.ndarray, jax.Array)
+
+OF_TORCH = """{name} is a torch tensor, {dtype} on {device}, that JAX on {backend} cannot read ({error}). Write \
+`{name}.cpu()`, and `.float()` for a type that NumPy lacks."""
 
 
 def map_arrays(function: Callable[[Any], Any], samples: Any) -> Any:
     """`function` of each array; None, for "no input", stays None. A list is one array."""
     return jax.tree_util.tree_map(function, samples, is_leaf=_is_list)
+
+
+def as_array(value: Any, name: str = "it") -> Any:
+    """A value as an array: torch tensors, lists of numbers and other arrays are NumPy's from then on.
+
+    Tensors that NumPy cannot hold (bfloat16, those on an accelerator) go to JAX directly, if it has the device.
+
+    Raises:
+        TypeError: it is a torch tensor that JAX cannot read.
+    """
+    if isinstance(value, _ARRAYS):
+        return value
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(value, torch.Tensor):
+        return np.asarray(value)
+    value = value.detach()
+    try:
+        on_host = value.device.type == "cpu" and value.dtype != torch.bfloat16
+        return value.numpy() if on_host else jnp.from_dlpack(value)
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:
+        message = OF_TORCH.format(
+            name=name,
+            dtype=value.dtype,
+            device=value.device,
+            backend=jax.default_backend(),
+            error=str(error).partition("\n")[0],
+        )
+        raise TypeError(message) from error
 
 
 def sample_count(where: str, **samples: Any) -> int:

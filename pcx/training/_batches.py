@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from ..data import one_hot
-from ..data._samples import map_arrays, sample_count
+from ..data._samples import as_array, map_arrays, sample_count
 from ..utils._mesh import own_part
 
 NOT_A_PAIR = """{what} must give pairs `(x, y)`; batch {number} is {got}. Give a tuple of inputs and \
@@ -63,7 +63,7 @@ def pair(batch: Any, what: str, number: int, classes: int | None) -> tuple[Any, 
         if y.shape[0] != size:
             sample_count(f"{what}, batch {number}", x=x, y=y)
     else:
-        x, y = map_arrays(_array, x), map_arrays(_array, y)
+        x, y = map_arrays(as_array, x), map_arrays(as_array, y)
         if x is None and y is None:
             raise TypeError(NOT_A_PAIR.format(what=what, number=number, got="(None, None)"))
         size = sample_count(f"{what}, batch {number}", x=x, y=y)
@@ -129,8 +129,3 @@ def _is_pair(batch: Any) -> bool:
         return len(batch) == 2
     except TypeError:
         return False
-
-
-def _array(value: Any) -> Any:
-    # torch tensors and lists of numbers among them
-    return value if isinstance(value, _ARRAYS) else np.asarray(value)

@@ -129,6 +129,7 @@ class EarlyStopping(Callback):
         self._params: dict[str, Any] = {}
 
     def on_train_start(self, trainer: "Trainer") -> None:
+        check_monitor(self, self.monitor, trainer)
         self._start()
 
     def on_epoch_end(self, trainer: "Trainer", epoch: int, logs: Mapping[str, float]) -> None:
@@ -178,13 +179,21 @@ class LearningRate(Callback):
         set_learning_rate(trainer.algorithm.weight_optim, self.rate(epoch))
 
 
+def check_monitor(callback: Callback, name: str, trainer: "Trainer") -> None:
+    """Before the first epoch: refuse to watch a validation quantity where nothing is validated."""
+    if name.startswith("val_") and trainer.val_batches is None:
+        raise ValueError(
+            f"{type(callback).__name__} watches {name!r}, and `fit` has no validation batches. Give it some, "
+            f"`fit(..., val=batches)`, or watch a quantity of training: `monitor={name[4:]!r}`."
+        )
+
+
 def monitored(callback: Callback, name: str, logs: Mapping[str, float]) -> float:
     """The value a callback watches; an error that says what there is otherwise."""
     if name not in logs:
-        hint = " Give `fit` validation batches: `val=...`." if name.startswith("val_") else ""
         raise ValueError(
             f"{type(callback).__name__} watches {name!r}, but the epoch has only "
-            f"{', '.join(sorted(logs))}.{hint}"
+            f"{', '.join(sorted(logs))}."
         )
     return logs[name]
 

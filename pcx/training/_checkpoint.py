@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ..utils._files import read_arrays, with_suffix, write_arrays
+from ..utils._files import CHECKPOINT_MANIFEST as _MANIFEST
+from ..utils._files import WEIGHTS_MANIFEST, read_arrays, with_suffix, write_arrays
 from ..utils._mesh import leads
 from ._batches import length
-from ._callbacks import Callback, monitored
+from ._callbacks import Callback, check_monitor, monitored
 from ._encoding import pack, restore, store, unpack
 from ._history import History, better
 from ._snapshot import state_of
@@ -20,13 +21,18 @@ from ._snapshot import state_of
 if TYPE_CHECKING:
     from ._trainer import Trainer
 
-_MANIFEST = "__pcx_checkpoint__"
 _FORMAT = 1
 
 OTHER_ALGORITHM = """{path} is a checkpoint of another algorithm or model than this {cls}:
 {differences}
 Make the algorithm as in the run that wrote the file. (For the weights of a model alone there are \
 `pxu.save_params` and `pxu.load_params`.) Nothing was changed."""
+
+WEIGHTS = """{path} has the weights of a model, written by `pxu.save_params`, and is no checkpoint: it has no \
+optimiser state, epoch or history to go on with. Load it before `fit`, without `resume`: \
+`pxu.load_params(algorithm.model, path)`."""
+
+NO_CHECKPOINT = """{path} is not a checkpoint. Give a file that `pxt.Checkpoint` or `pxt.save_checkpoint` wrote."""
 
 OTHER_BATCHES = """{path} was written with batches that have {differences}: this run would not see \
 the data that the first one would have seen next. Make the batches as they were. Nothing was \
@@ -79,6 +85,8 @@ class Checkpoint(Callback):
         self.saved_epoch: int | None = None
 
     def on_train_start(self, trainer: "Trainer") -> None:
+        if self.monitor is not None:
+            check_monitor(self, self.monitor, trainer)
         self._start()
 
     def on_epoch_end(self, trainer: "Trainer", epoch: int, logs: Mapping[str, float]) -> None:
@@ -206,8 +214,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         raise ValueError(f"{path} is not a checkpoint: {error}") from error
     if _MANIFEST not in arrays:
         raise ValueError(
-            f"{path} is not a checkpoint of `pxt.save_checkpoint`; files of `pxu.save_params` are "
-            "read with `pxu.load_params`"
+            (WEIGHTS if WEIGHTS_MANIFEST in arrays else NO_CHECKPOINT).format(path=path)
         )
     try:
         return json.loads(bytes(arrays.pop(_MANIFEST))), arrays

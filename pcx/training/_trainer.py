@@ -148,11 +148,13 @@ class Trainer:
         self.augmented = None if augment is None else _calls.augmented(augment)
         self._reset(None, 0, None)
 
-    def _reset(self, batches: Any, epochs: int, steps_per_epoch: int | None) -> None:
+    def _reset(
+        self, batches: Any, epochs: int, steps_per_epoch: int | None, val: Any = None
+    ) -> None:
         self.history = History()
         self.epoch = self.step = 0
         self.epochs = epochs
-        self.train_batches = batches
+        self.train_batches, self.val_batches = batches, val
         self.steps_per_epoch = steps_per_epoch
         self.batches_per_epoch = _batches.length(batches, steps_per_epoch)
         self.stopping = self.interrupted = self.prepared = False
@@ -213,7 +215,7 @@ class Trainer:
         resume: bool | str | Path,
     ) -> None:
         with Interrupts() as interrupts:
-            self._reset(train_batches, epochs, steps_per_epoch)
+            self._reset(train_batches, epochs, steps_per_epoch, val)
             saved = None if resume is False else self._load(resume)
             self._check_processes()
             hooks, recording = Hooks(self), self.algorithm.record

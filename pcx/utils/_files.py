@@ -11,6 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+# the entry by which a file tells what it is: weights of `save_params`, or a checkpoint of the trainer
+WEIGHTS_MANIFEST, CHECKPOINT_MANIFEST = "__pcx__", "__pcx_checkpoint__"
+
 
 def with_suffix(path: str | os.PathLike[str]) -> Path:
     """The path with `.npz` at its end."""

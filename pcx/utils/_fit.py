@@ -10,6 +10,10 @@ import numpy as np
 
 NOT_OURS = """load_params: {path} was not written by pxu.save_params{why}."""
 
+CHECKPOINT = """load_params: {path} is a checkpoint of a whole run, written by `pxt.Checkpoint` or \
+`pxt.save_checkpoint`. To go on with the run write `trainer.fit(..., resume={path!r})`; for the weights make the \
+algorithm as in that run, `pxt.load_checkpoint(pxt.Trainer(algorithm), {path!r})`, and take `algorithm.model`."""
+
 ADVICE = """Build the model with the arguments it was saved with and use the same filter, or load \
 what fits with `strict=False`, which returns a report of the rest."""
 

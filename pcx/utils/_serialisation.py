@@ -11,11 +11,11 @@ from jax.tree_util import keystr, tree_flatten_with_path, tree_unflatten
 
 from ..core import Mask, named_params
 from ..nn import BufferParam, LayerParam
-from ._files import decode, encode, read_arrays, with_suffix, write_arrays
-from ._fit import NOT_OURS, LoadReport, advice, below, compare, of_pcx, problems, tokens
+from ._files import CHECKPOINT_MANIFEST, decode, encode, read_arrays, with_suffix, write_arrays
+from ._files import WEIGHTS_MANIFEST as _MANIFEST
+from ._fit import CHECKPOINT, NOT_OURS, LoadReport, advice, below, compare, of_pcx, problems, tokens
 from ._mesh import whole
 
-_MANIFEST = "__pcx__"
 _FORMAT = 1
 _WEIGHTS = Mask(LayerParam | BufferParam)
 
@@ -164,6 +164,8 @@ def _read(source: Path, names: dict[str, Any]) -> dict[str, Any]:
         arrays = read_arrays(source)
     except ValueError as error:
         raise ValueError(NOT_OURS.format(path=source, why=f" ({error})")) from error
+    if CHECKPOINT_MANIFEST in arrays:
+        raise ValueError(CHECKPOINT.format(path=str(source)))
     if _MANIFEST not in arrays:
         return of_pcx(arrays, names, source)
     try:

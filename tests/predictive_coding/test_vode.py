@@ -383,3 +383,13 @@ def test_every_axis_of_the_event_is_checked(shape):
     with pytest.raises(ValueError, match=r"declared as Vode\(\(3, 4\)\)"):
         vode.set("u", jnp.ones(shape))
     vode.set("u", jnp.ones((3, 4))).set("u", jnp.ones((2, 3, 4)))
+
+
+def test_a_dict_or_tuple_is_not_what_a_node_holds():
+    vode = pxc.Vode((2,))
+    with pytest.raises(ValueError, match=r"h is set to tuple\(.*A node holds one array"):
+        vode.set("h", (jnp.ones(2), jnp.ones(2)))
+    with pytest.raises(
+        ValueError, match=r"u is set to \{'a': .*give each of them a vode of its own"
+    ):
+        vode.set("u", {"a": jnp.ones(2)})

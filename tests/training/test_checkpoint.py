@@ -134,7 +134,9 @@ def test_a_missing_file_is_an_error(tmp_path):
 
 def test_a_file_of_params_is_no_checkpoint(tmp_path):
     pxu.save_params(least_squares(), tmp_path / "w.npz")
-    with pytest.raises(ValueError, match=r"is not a checkpoint of `pxt\.save_checkpoint`"):
+    with pytest.raises(
+        ValueError, match=r"has the weights of a model, written by `pxu\.save_params`"
+    ):
         pxt.Trainer(least_squares(), progress=False).fit(batches(), 1, resume=tmp_path / "w.npz")
 
 
