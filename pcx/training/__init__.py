@@ -11,6 +11,11 @@ from ._checkpoint import save_checkpoint as save_checkpoint
 from ._divergence import Diverged as Diverged
 from ._group import Member as Member
 from ._history import History as History
+from ._loggers import CSVLogger as CSVLogger
+from ._loggers import Logger as Logger
+from ._loggers import MLflow as MLflow
+from ._loggers import TensorBoard as TensorBoard
+from ._loggers import WandB as WandB
 from ._metrics import accuracy as accuracy
 from ._metrics import squared_error as squared_error
 from ._metrics import top_k_accuracy as top_k_accuracy
