@@ -129,7 +129,8 @@ class Vode(EnergyModule):
             u: the incoming prediction, of shape `event`; None to store none.
             rkg: where transformations draw random keys.
             output: which key to return instead of "h"; None for the vode itself.
-            **more: further values to store, in this order.
+            **more: further values to store, in this order, for the energy or rules to read: after
+                `vode(u, s=s)` the energy function finds `vode.get("s")`.
         """
         if u is not None:
             self.set("u", u, rkg)

@@ -15,7 +15,9 @@ from ._callbacks import Callback
 if TYPE_CHECKING:
     from ._trainer import Trainer
 
-MISSING = """pxt.{cls} needs the package {package}, which is not installed: `pip install {package}`"""
+MISSING = (
+    """pxt.{cls} needs the package {package}, which is not installed: `pip install {package}`"""
+)
 
 
 class Logger(Callback):
@@ -76,7 +78,9 @@ class CSVLogger(Logger):
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(columns)
         for row in zip(*columns.values(), strict=True):
-            writer.writerow("" if math.isnan(v) else int(v) if v == int(v) else float(v) for v in row)
+            writer.writerow(
+                "" if math.isnan(v) else int(v) if v == int(v) else float(v) for v in row
+            )
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path, lambda file: file.write(text.getvalue().encode()))
 

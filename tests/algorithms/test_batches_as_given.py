@@ -101,7 +101,7 @@ def test_the_first_step_after_a_failed_one_is_still_looked_at():
 
 def test_a_dict_for_a_model_that_takes_an_array_is_told_which_entry_fits():
     batch = {"image": X, "mask": np.zeros((12, 7), np.float32)}
-    message = r"PC\.predict: x is a dict with 'image', 'mask', and the model takes one array, such as `x\['image'\]`"
+    message = r"PC\.predict: x is a dict with 'image', 'mask', .* one array, such as `x\['image'\]`"
     with pytest.raises(TypeError, match=message):
         pc().predict(batch)
     with pytest.raises(TypeError, match=r"y is a tuple of 2.*`y\[1\]`"):
@@ -121,7 +121,7 @@ def test_an_error_of_the_models_own_is_left_as_it_is():
         def __call__(self, x, y=None):
             raise TypeError("mine")
 
-    with pytest.raises(TypeError, match="^mine"):
+    with pytest.raises(TypeError, match=r"^mine"):
         pxa.PC(Broken(), weight_optim=optax.sgd(0.1)).predict(X)
 
 

@@ -1,5 +1,9 @@
-"""Every Python block of the documentation runs, page by page, from top to bottom."""
+"""Every Python block of the documentation runs, page by page, from top to bottom.
 
+A block below a comment `<!-- needs: torch -->` runs where that package is installed.
+"""
+
+import importlib.util
 import re
 from pathlib import Path
 
@@ -8,7 +12,19 @@ import pytest
 import pcx as px
 
 ROOT = Path(__file__).resolve().parents[2]
+NEEDS = re.compile(r"<!-- needs: ([\w, ]+) -->\n$")
 FENCE = re.compile(r"^( *)(`{3,})([\w+-]*)[^\n]*\n(.*?)^\1\2 *$", re.MULTILINE | re.DOTALL)
+# packages of other makers that blocks use, and that the tests need not have
+OPTIONAL = {
+    "torch",
+    "grain",
+    "datasets",
+    "tensorboardX",
+    "wandb",
+    "mlflow",
+    "sqlalchemy",
+    "alembic",
+}
 # what is not Python of ours; `py` marks code of another library, shown beside ours
 NOT_RUN = {"bash", "text", "json", "toml", "py"}
 
@@ -21,7 +37,11 @@ def blocks(path: Path) -> list[tuple[int, str, str]]:
         line = text.count("\n", 0, match.start()) + 2
         indent = len(match[1])
         code = "\n".join(row[indent:] for row in match[4].splitlines())
-        found.append((line, match[3], code))
+        needs = NEEDS.search(text[: match.start()])
+        packages = needs[1].split(", ") if needs else []
+        assert set(packages) <= OPTIONAL
+        missing = [p for p in packages if importlib.util.find_spec(p) is None]
+        found.append((line, "text" if missing else match[3], code))
     return found
 
 

@@ -186,7 +186,7 @@ def test_the_last_weights_stay_without_request():
 
 def test_a_quantity_that_does_not_exist_is_named():
     with pytest.raises(
-        ValueError, match="watches 'val_accuracy', and .fit. has no validation batches"
+        ValueError, match=r"watches 'val_accuracy', and `fit` has no validation batches"
     ):
         fit(pxt.EarlyStopping())
 

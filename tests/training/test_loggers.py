@@ -41,7 +41,10 @@ def test_the_csv_file_is_the_history_with_what_other_callbacks_note(tmp_path):
 
 def test_a_resumed_run_goes_on_in_its_csv_file(tmp_path):
     def run(epochs, name):
-        logger, checkpoint = pxt.CSVLogger(tmp_path / name), pxt.Checkpoint(tmp_path / f"{name}.npz")
+        logger, checkpoint = (
+            pxt.CSVLogger(tmp_path / name),
+            pxt.Checkpoint(tmp_path / f"{name}.npz"),
+        )
         return fit(logger, checkpoint, epochs=epochs, resume=True)
 
     run(2, "stopped")
