@@ -304,7 +304,7 @@ def main():
     )
     start, accuracies = time.perf_counter(), []
     # Without a terminal there is no bar, and `bar.write` prints its lines as usual.
-    with tqdm(total=total_steps, unit="step", disable=None, dynamic_ncols=True) as bar:
+    with tqdm(total=total_steps, unit="step", disable=None, dynamic_ncols=True, leave=False) as bar:
         for epoch in range(1, epochs + 1):
             bar.set_description(f"epoch {epoch}/{epochs}")
             total = jnp.zeros(())
@@ -314,7 +314,6 @@ def main():
                 bar.update()
             mean_energy = float(total) / len(train_batches)
             accuracies.append(accuracy(test_batches, model))
-            bar.set_postfix(energy=f"{mean_energy:.4f}", test=f"{accuracies[-1]:.2%}")
             bar.write(
                 f"epoch {epoch:3d}   energy {mean_energy:.5f}   test accuracy {accuracies[-1]:.2%}"
                 f"   {time.perf_counter() - start:6.1f} s"
@@ -336,7 +335,7 @@ def main():
         raise SystemExit(
             f"the reloaded model has {again:.2%}, the saved one had {accuracies[-1]:.2%}"
         )
-    print(f"saved to {file}; loaded into a fresh model: {again:.2%}, the same")
+    print(f"saved to {file}; loaded into a fresh model: {again:.2%}")
 
     after = energy_trace(T, x_probe, y_probe, model=model, optim_h=optim_h)
     plots = [arguments.out / "accuracy.png", arguments.out / "energy.png"]
@@ -346,4 +345,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit("\nstopped by Ctrl-C; nothing was saved") from None
