@@ -7,8 +7,7 @@ from . import functional as functional
 from . import nn as nn
 from . import predictive_coding as predictive_coding
 from . import utils as utils
-from ._distribution import warn_of_another as _warn_of_another
-from ._version import __version__ as __version__
+from ._distribution import __version__ as __version__
 from .core import RKG as RKG
 from .core import BaseModule as BaseModule
 from .core import BaseParam as BaseParam
@@ -34,8 +33,6 @@ from .predictive_coding import VodeParam as VodeParam
 from .predictive_coding import ce_energy as ce_energy
 from .predictive_coding import se_energy as se_energy
 from .predictive_coding import zero_energy as zero_energy
-
-_warn_of_another(__version__)
 
 if TYPE_CHECKING:
     from . import algorithms as algorithms

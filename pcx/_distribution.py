@@ -3,6 +3,8 @@
 import importlib.metadata
 import warnings
 
+from ._version import __version__ as __version__
+
 NAME = "pcx-networks"
 
 OTHER = """another distribution, {name} {version}, is installed in this environment and has a package `pcx` too \
@@ -10,7 +12,7 @@ OTHER = """another distribution, {name} {version}, is installed in this environm
 `pip uninstall {name} {ours}`, then install the one you want."""
 
 
-def warn_of_another(ours_version: str) -> None:
+def warn_of_another() -> None:
     """Warn when the index's other `pcx` is installed as well: pip lets one overwrite the other's files.
 
     An editable install has no files of that name and is left alone. The look-up takes less than a
@@ -20,7 +22,10 @@ def warn_of_another(ours_version: str) -> None:
         where = found.locate_file("pcx/__init__.py")
         if where.is_file():  # type: ignore[attr-defined]
             message = OTHER.format(
-                name="pcx", version=found.version, where=where, ours=NAME, ours_version=ours_version
+                name="pcx", version=found.version, where=where, ours=NAME, ours_version=__version__
             )
-            warnings.warn(message, stacklevel=3)
+            warnings.warn(message, stacklevel=4)
             return
+
+
+warn_of_another()

@@ -35,13 +35,14 @@ def test_importing_beside_another_pcx_warns_and_says_what_to_do(tmp_path):
     assert "`pip uninstall pcx pcx-networks`" in out
     assert str(tmp_path / "pcx" / "__init__.py") in out
     assert out.count("another distribution") == 1
+    assert out.startswith("<string>:1: ")  # the line that imports pcx
 
 
 def test_our_own_name_and_an_editable_install_do_not_warn(tmp_path, monkeypatch):
     installed(tmp_path, "pcx_networks", "9.9", None)
     installed(tmp_path, "pcx", "0.0.9", None)  # an editable install has no folder of that name
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    _distribution.warn_of_another("9.9")  # warnings are errors here
+    _distribution.warn_of_another()  # warnings are errors here
 
 
 def test_every_message_names_the_distribution():

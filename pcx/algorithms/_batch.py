@@ -25,12 +25,12 @@ without its first axis."""
 _PLAIN = (np.ndarray, jax.Array, type(None), bool, int, float, str)
 
 
-def as_batches(args: Sequence[Any], names: Sequence[str]) -> list[Any]:
+def as_batches(args: Sequence[Any], names: Sequence[str]) -> tuple[Any, ...]:
     """Arguments with arrays of other libraries, such as torch tensors, as arrays of NumPy or JAX."""
-    return [
-        value if isinstance(value, _PLAIN) else converted(value, name)
-        for value, name in zip(args, names, strict=True)
-    ]
+    return tuple(
+        value if isinstance(value, _PLAIN) else converted(value, names[min(n, len(names) - 1)])
+        for n, value in enumerate(args)
+    )
 
 
 def converted(value: Any, name: str) -> Any:

@@ -81,7 +81,7 @@ def compiled(
         def call(self: Any, *args: Any, **kwargs: Any) -> Any:
             if kwargs or len(args) < len(names):
                 args = _complete(signature, defaults, self, args, kwargs)
-            args = (*as_batches(args, names),)
+            args = as_batches(args, names)
             if scope_state.scope is None and (self.mesh is not None or _mesh.is_guarded()):
                 args = _placed(self, args, numbers)
             run = donating if donate and self.donate else plain
@@ -96,8 +96,9 @@ def compiled(
                     object.__setattr__(self, "_unseen", True)
                 if scope_state.scope is None:
                     where = f"{type(self).__name__}.{method.__name__}"
-                    given = dict(zip(names, args, strict=True))
-                    explain(error, where, given, lambda other: works(self, [*other.values()]))
+                    given = dict(zip(names, args, strict=False))
+                    if len(given) == len(args):
+                        explain(error, where, given, lambda other: works(self, [*other.values()]))
                 raise
 
         call.jitted = donating  # type: ignore[attr-defined]

@@ -113,6 +113,13 @@ def test_inputs_and_targets_of_two_lengths_are_told_so():
         pc().train_step(X, Y[:5])
 
 
+def test_too_many_arguments_are_pythons_own_error():
+    with pytest.raises(
+        TypeError, match=r"predict\(\) takes 2 positional arguments but 3 were given"
+    ):
+        pc().predict(X, Y)
+
+
 def test_an_error_of_the_models_own_is_left_as_it_is():
     class Broken(pxc.EnergyModule):
         def __init__(self):
