@@ -363,10 +363,9 @@ class Interface(BaseModule):
             Pinchetti et al., 2024, Section 4.2 (reconstruction, associative memory).
         """
         self.T = self.T if T is None else T
+        # many steps, seldom: unrolled, 60 of a small decoder took 78 s to compile
         if self.unroll == "auto":
-            self.unroll = (
-                False  # many steps, seldom: 60 of a small decoder took 78 s to compile unrolled
-            )
+            self.unroll = False
         if isinstance(y, Clamp):
             for vode in vodes(self.model):
                 vode.h.frozen = False  # in this call's copy

@@ -70,8 +70,8 @@ def sample_count(where: str, **samples: Any) -> int:
         first, *others = shapes.items()
         listed = ["{} has shape {}".format(*first), *("{} {}".format(*item) for item in others)]
         raise ValueError(
-            f"{where}: {' and '.join(listed)}; their first axes must have the same length, one "
-            "target for each input. For learning without labels pass x as y too."
+            f"{where}: {' and '.join(listed)}; their first axes must have the same length, "
+            "the batch size, with one target for each input. For learning without labels pass x as y too."
         )
     return next(iter(shapes.values()))[0]
 
