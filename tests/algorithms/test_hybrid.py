@@ -10,6 +10,7 @@ import pytest
 import pcx.algorithms as pxa
 import pcx.models as pxm
 import pcx.nn as pxnn
+import pcx.utils as pxu
 from pcx.algorithms import conformance
 from tests.algorithms.networks import Block, Network, float64, pairs, states
 from tests.oracles import hybrid, linear
@@ -105,7 +106,7 @@ def test_a_trained_amortiser_saves_inference_steps(rng):
     net, q, _, observed = problem(rng, "linear")
     linear_q = [Layer(layer.W, layer.b) for layer in q]
     algorithm = hpc(net, linear_q, T=30, prior=0.0, unroll=False)
-    algorithm.weight_optim = pxa._base.Optim(optax.sgd(0.05))
+    algorithm.weight_optim = pxu.Optim(optax.sgd(0.05))
     for block in algorithm.model.generator.blocks:
         block.linear.nn.weight.frozen = block.linear.nn.bias.frozen = True
     algorithm.weight_optim.init(algorithm.weights_mask()(algorithm.model))
