@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from typing import TypeVar
@@ -37,6 +38,9 @@ _PLAIN = "JAX_DISABLE_MOST_OPTIMIZATIONS"
 
 def pytest_configure(config: pytest.Config) -> None:
     """One run compiles each computation once: its processes share a cache, which ends with it."""
+    # a shell starts jobs in the background with Ctrl-C ignored, and tests raise it
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         config.stash[_CACHE] = tempfile.mkdtemp(prefix="pcx-tests-")
         os.environ["JAX_COMPILATION_CACHE_DIR"] = config.stash[_CACHE]
