@@ -93,7 +93,9 @@ def test_skips_and_scales_train_where_plain_networks_do_not(monkeypatch, capsys,
 def test_an_unknown_algorithm_lists_the_known_ones(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(monkeypatch, "compare_algorithms.py", "--algorithms", "pc")
-    assert "no algorithm for digits is called 'pc'; there are PC-CE, PC-SE" in capsys.readouterr().err
+    assert (
+        "no algorithm for digits is called 'pc'; there are PC-CE, PC-SE" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.slow
