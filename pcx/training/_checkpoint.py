@@ -217,9 +217,20 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             (WEIGHTS if WEIGHTS_MANIFEST in arrays else NO_CHECKPOINT).format(path=path)
         )
     try:
-        return json.loads(bytes(arrays.pop(_MANIFEST))), arrays
+        return json.loads(bytes(arrays.pop(_MANIFEST))), _Arrays(path, arrays)
     except ValueError as error:
         raise ValueError(f"{path} is not a checkpoint: {error}") from error
+
+
+class _Arrays(dict[str, np.ndarray]):
+    """The arrays of a checkpoint, by name; one that is not there is an error of the file."""
+
+    def __init__(self, path: Path, arrays: Mapping[str, np.ndarray]):
+        super().__init__(arrays)
+        self.path = path
+
+    def __missing__(self, name: str) -> np.ndarray:
+        raise ValueError(f"{self.path} is not a checkpoint: it lacks the array {name}")
 
 
 def matched(

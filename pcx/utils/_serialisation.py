@@ -176,6 +176,8 @@ def _read(source: Path, names: dict[str, Any]) -> dict[str, Any]:
     if entries is None:
         why = f", or by another version (format {manifest['format']})"
         raise ValueError(NOT_OURS.format(path=source, why=why))
+    if missing := [name for name in entries if name not in arrays]:
+        raise ValueError(NOT_OURS.format(path=source, why=f" (it lacks the array {missing[0]})"))
     return {
         name: decode(arrays[name], kind).reshape(shape) for name, (kind, shape) in entries.items()
     }

@@ -111,6 +111,33 @@ def test_a_plain_pickle_is_refused(tmp_path):
         pxu.load_params(pxm.MLP([2, 3, 1]), tmp_path / "run.npz")
 
 
+def test_a_file_that_lacks_an_array_of_its_own_table_is_refused(tmp_path):
+    path = tmp_path / "run.npz"
+    pxu.save_params(pxm.MLP([2, 3, 1]), path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    del entries["layers[1].nn.bias.npy"]
+    write(path, entries)
+    with pytest.raises(ValueError, match=r"run\.npz .* lacks the array layers\[1\]\.nn\.bias"):
+        pxu.load_params(pxm.MLP([2, 3, 1]), path)
+
+
+def test_a_checkpoint_that_lacks_an_array_is_refused(tmp_path):
+    path = tmp_path / "run.npz"
+    trainer = pxt.Trainer(LeastSquares(), progress=False)
+    trainer.fit(pxt.batches(*regression(8), 4), 1)
+    pxt.save_checkpoint(trainer, path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    lost = next(name for name in entries if name.startswith("param/"))
+    del entries[lost]
+    write(path, entries)
+    with pytest.raises(
+        ValueError, match=r"run\.npz is not a checkpoint: it lacks the array param/"
+    ):
+        pxt.load_checkpoint(trainer, path)
+
+
 @pytest.mark.parametrize("name", ["run.json", "run.npz"])
 def test_a_damaged_history_is_refused(tmp_path, name):
     path = tmp_path / name
