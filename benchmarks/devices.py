@@ -13,7 +13,6 @@ nothing hides. Writes a JSON record.
 """
 
 import argparse
-import json
 import os
 import statistics
 import time
@@ -167,11 +166,7 @@ def main() -> None:
         }
         record["cases"][name] = case
         show(name, case)
-    stamp = record["machine"]["date"].replace("-", "").replace(":", "")[:15]
-    out = arguments.out or Path(__file__).parent / "results" / "devices" / f"{stamp}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(record, indent=1) + "\n")
-    print(f"\n{out}")
+    print(f"\n{machine.write_record(record, 'devices', arguments.out)}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ JSON record.
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -148,12 +147,8 @@ def main() -> None:
     print(
         "milliseconds (iterations) to a residual of 1e-3; - (samples of 16 that met it within the cap)"
     )
-    stamp = time.strftime("%Y%m%dT%H%M%S")
-    out = arguments.out or Path(__file__).parent / "results" / "equilibrium" / f"{stamp}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
     record = {"machine": machine.describe(), "tolerance": TOLERANCE, "chains": found}
-    out.write_text(json.dumps(record, indent=1) + "\n")
-    print(out)
+    print(machine.write_record(record, "equilibrium", arguments.out))
 
 
 if __name__ == "__main__":

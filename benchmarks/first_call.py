@@ -69,21 +69,15 @@ def main() -> None:
     parser.add_argument("--child", nargs=3, metavar=("CASE", "PROGRAM", "CACHE"))
     parser.add_argument("--cases", nargs="+", default=["tiny", "deep"], choices=CASES)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument(
-        "--out", type=Path, default=Path(__file__).parent / "results" / "first_call"
-    )
+    parser.add_argument("--out", type=Path, help="where the record goes")
     arguments = parser.parse_args()
     if arguments.child:
         print(json.dumps(first_call(*arguments.child)))
         return
     record = {"machine": machine.describe(), "rounds": arguments.rounds}
     record["cases"] = {case: measure(case, arguments.rounds) for case in arguments.cases}
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    stamp = record["machine"]["date"][:19].replace("-", "").replace(":", "")
-    path = arguments.out / f"{stamp}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
     print(json.dumps(record["cases"], indent=1))
-    print(f"wrote {path}")
+    print(f"wrote {machine.write_record(record, 'first_call', arguments.out)}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Where and on what a record was made."""
 
 import datetime
+import json
 import os
 import platform
 import subprocess
@@ -48,3 +49,17 @@ def describe() -> dict:
         "uncommitted_changes": None if changed is None else bool(changed),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def write_record(record: dict, kind: str, out: Path | None = None) -> Path:
+    """Write a record that holds `describe()` as "machine"; its path.
+
+    Args:
+        kind: the folder below benchmarks/results.
+        out: another file name.
+    """
+    stamp = record["machine"]["date"][:19].replace("-", "").replace(":", "")
+    path = out or REPOSITORY / "benchmarks" / "results" / kind / f"{stamp}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    return path

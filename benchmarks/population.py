@@ -11,7 +11,6 @@ Writes a JSON record.
 
 import argparse
 import itertools
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -131,9 +130,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="where the record goes")
     arguments = parser.parse_args()
     record: dict = {"machine": machine.describe(), "cases": []}
-    stamp = record["machine"]["date"].replace("-", "").replace(":", "")[:15]
-    out = arguments.out or Path(__file__).parent / "results" / "population" / f"{stamp}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
     for name, members in itertools.product(arguments.cases, arguments.members):
         case = measure(*CASES[name], members, arguments.rounds)
         record["cases"].append({"name": name, **case})
@@ -147,7 +143,7 @@ def main() -> None:
                 flush=True,
             )
         # after each case, so that a run that is stopped leaves what it has measured
-        out.write_text(json.dumps(record, indent=1) + "\n")
+        out = machine.write_record(record, "population", arguments.out)
     print(f"\n{out}")
 
 

@@ -10,7 +10,6 @@ a JSON record.
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -124,11 +123,7 @@ def main() -> None:
                 f"{row['main_thread_us']:.1f} | {row['ratio']:.2f} |",
                 flush=True,
             )
-    stamp = record["machine"]["date"].replace("-", "").replace(":", "")[:15]
-    out = arguments.out or Path(__file__).parent / "results" / "trainer" / f"{stamp}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(record, indent=1) + "\n")
-    print(f"\n{out}")
+    print(f"\n{machine.write_record(record, 'trainer', arguments.out)}")
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def complete_algorithms(package: griffe.Module) -> None:
     """Give algorithms the options that they leave to their base class, and the full docstring."""
     import pcx.algorithms as pxa
 
-    known = package["algorithms._base.Interface.__init__"].parameters
+    known = package["algorithms._options.Options.__init__"].parameters
     for cls in vars(pxa).values():
         if not (isinstance(cls, type) and issubclass(cls, pxa.PC)):
             continue

@@ -9,7 +9,6 @@ The layers read their constructors from equinox when they are imported, which no
 import inspect
 import re
 import sys
-import textwrap
 from pathlib import Path
 
 import equinox as eqx
@@ -77,10 +76,8 @@ def stub() -> str:
         if name == "Flatten":
             continue
         base = "NamedLayer" if issubclass(cls, pcx.nn.NamedLayer) else "StatefulLayer"
-        text = textwrap.indent(
-            f'"""{inspect.getdoc(cls)}\n"""', "    ", lambda line: bool(line.strip())
-        )
-        parts.append(f"\nclass {name}({base}):\n{text}\n\n{constructor(cls)}")
+        # without docstrings: editors take those of the source
+        parts.append(f"\nclass {name}({base}):\n{constructor(cls)}")
     return "".join(parts)
 
 

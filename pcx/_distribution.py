@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import warnings
+from pathlib import Path
 
 from ._version import __version__ as __version__
 
@@ -19,8 +20,8 @@ def warn_of_another() -> None:
     millisecond, since importing equinox has read the folders before.
     """
     for found in importlib.metadata.distributions(name="pcx"):
-        where = found.locate_file("pcx/__init__.py")
-        if where.is_file():  # type: ignore[attr-defined]
+        where = Path(str(found.locate_file("pcx/__init__.py")))
+        if where.is_file():
             message = OTHER.format(
                 name="pcx", version=found.version, where=where, ours=NAME, ours_version=__version__
             )

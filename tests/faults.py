@@ -10,8 +10,6 @@ names the file and changes nothing. Anything else is counted as wrong, and shown
 
 import argparse
 import collections
-import datetime
-import json
 import os
 import random
 import resource
@@ -306,7 +304,7 @@ def main():
         parser.add_argument(f"--{name}", type=int, default=number)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--record", action="store_true", help="write tests/records/faults-DATE.json"
+        "--record", action="store_true", help="write benchmarks/results/faults/DATE.json"
     )
     arguments = parser.parse_args()
     parts = {"kills": kills, "flips": flips, "disk": full_disk, "points": points}
@@ -325,15 +323,12 @@ def main():
                     "seconds": round(time.perf_counter() - start),
                 }
     if arguments.record:
-        path = ROOT / "tests" / "records" / f"faults-{datetime.datetime.now():%Y%m%dT%H%M%S}.json"
-        path.parent.mkdir(exist_ok=True)
         record = {
             "machine": machine.describe(),
             "command": " ".join(["python -m tests.faults", *sys.argv[1:]]),
             "faults": tallies,
         }
-        path.write_text(json.dumps(record, indent=1) + "\n")
-        print(f"\nwrote {path.relative_to(ROOT)}")
+        print(f"\nwrote {machine.write_record(record, 'faults')}")
     sys.exit(any(tally["wrong"] for tally in tallies.values()))
 
 

@@ -1,202 +1,45 @@
-"""`Interface`: what every learning algorithm has, whatever its equations: options, public methods, metrics.
+"""`Interface`: what every learning algorithm has, whatever its equations: public methods, metrics.
 
-The equations are in `PC`. The public methods (`train_step`, `eval_step`, `predict`, `energy`, `infer`) are
-compiled; each runs on a copy of the algorithm, and what it writes into the params of the model, the optimisers
-or the algorithm itself is kept.
+The options are in `Options`, the equations in `PC`. The public methods (`train_step`, `eval_step`, `predict`,
+`energy`, `infer`) are compiled; each runs on a copy of the algorithm, and what it writes into the params of the
+model, the optimisers or the algorithm itself is kept.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
-from jax.typing import DTypeLike
 
-from ..core import BaseModule, BaseParam, Mask, named_params, static
+from ..core import Mask, named_params
 from ..nn import statistics, training_batch
-from ..predictive_coding import Clamp, EnergyModule, VodeParam, free_states, vodes
+from ..predictive_coding import Clamp, VodeParam, free_states, vodes
 from ..predictive_coding._states import vode_paths
-from ..utils import _mesh, step
+from ..utils import step
 from . import _lazy
 from ._compiled import compiled
 from ._curvature import largest_curvatures
 from ._energies import CACHE, call, forward, vode_energies
 from ._first_batch import first_step
-from ._loop import Record, Stop
-from ._options import (
-    ADAMW_0_001,
-    SGD_0_05,
-    StateOptim,
-    WeightOptim,
-    as_optim,
-    show_options,
-    tell_options,
-)
+from ._loop import Record
+from ._options import Options
 from ._reconstruct import codes, decode
-from ._solvers import StateSolver
-from ._start import TRAINABLE, Start, check_start, once_unfrozen
-
-Metric = Callable[[Any, Any], jax.Array]
-
-BAD_MODEL = """{cls} needs an EnergyModule whose `__call__(x, y=None)` clamps y on its output vode when given \
-and returns the prediction; got {got}"""
-
-NO_VODES = """{cls}: {got} has no vodes, so no energy to descend. Hold a `pxc.Vode` for each layer in an \
-attribute (in lists, tuples and dicts as well), and call it with the layer's output: `x = vode(layer(x))`"""
-
-SOLVER = """{cls} cannot use the solver {solver}: {why}. Give an optax transformation as \
-`state_optim`, or use PC"""
 
 ADDED = """{cls}: `{path}` was added to the model after the algorithm was made, so its weight optimiser does not \
 know it. Make a new algorithm, or let the optimiser start afresh: \
 `algorithm.weight_optim.init(algorithm.weights_mask()(algorithm.model))`."""
 
-RENAMED = """{cls}.{old}: this method is called `{new}` now. {why}"""
 
-_OLD = {
-    "inference_step": ("step_states(self, x, y, t)", "It returns `(F, dF/dh)`, and moves all free states: \
-`pxc.free_states(self.model)`."),
-    "learn": ("step_weights(self, x, y)", "It returns the batch's mean energy."),
-    "plan": ("pxa.lazy_safe", "Lazy inference is decided by the loop; mark an override that keeps it exact."),
-    "states": ("pxc.free_states(model)", "All free states are stepped."),
-}  # fmt: skip
+class Interface(Options):
+    """The public methods of every algorithm; `PC` has the arguments and the equations."""
 
-
-class Interface(BaseModule):
-    """Options and public methods of every algorithm; `PC` has the arguments and the equations."""
-
-    # whether no batch was trained yet, and whether the params are on the mesh; in slots, so that they are
-    # no part of what is compiled
-    __slots__ = ("_placed", "_unseen")
-
-    T: int
-    # the number of steps, where an algorithm's own differs
-    default_T = 8
-    # why a solver cannot stand in for the steps on the states; None where it can
-    no_solver: str | None = None
-    # whether inference lowers the energy step by step
-    descends = True
-    # whether the steps are on the states themselves
-    steps_states = True
-    # whether frozen outputs stay at their target during inference
-    clamps_output = True
-
-    def __init__(
-        self,
-        model: EnergyModule,
-        T: int | None = None,
-        state_optim: StateOptim | None = SGD_0_05,
-        weight_optim: WeightOptim | None = ADAMW_0_001,
-        *,
-        init: Start = "forward",
-        stop: Stop | None = None,
-        metrics: Mapping[str, Metric] | None = None,
-        T_predict: int = 0,
-        record: bool = False,
-        lazy: bool = True,
-        unroll: bool | Literal["auto"] = "auto",
-        donate: bool = True,
-        compute_dtype: DTypeLike | None = None,
-        statistics: Literal["forward", "learning"] = "forward",
-        mesh: Mesh | None = None,
-    ):
-        object.__setattr__(self, "_unseen", True)
-        name = type(self).__name__
-        if not isinstance(model, EnergyModule):
-            raise TypeError(BAD_MODEL.format(cls=name, got=type(model).__name__))
-        if not vodes(model) and _lazy.is_additive(model):
-            raise ValueError(NO_VODES.format(cls=name, got=type(model).__name__))
-        T = self.default_T if T is None else T
-        if not isinstance(T, int) or T < 0:
-            raise ValueError(f"T is the number of inference steps, an int >= 0; got {T!r}")
-        if not isinstance(T_predict, int) or T_predict < 0:
-            raise ValueError(
-                f"T_predict is the number of steps before a prediction, an int >= 0; got {T_predict!r}"
-            )
-        check_start(init)
-        if statistics not in ("forward", "learning"):
-            raise ValueError(
-                'statistics says which pass moves running statistics, "forward" or "learning"; '
-                f"got {statistics!r}"
-            )
-        self.model = model
-        self.T, self.T_predict = T, T_predict
-        self.init, self.record, self.lazy = init, record, lazy
-        self.unroll, self.donate = unroll, donate
-        self.metrics = dict(metrics or {})
-        self.compute_dtype, self.statistics = compute_dtype, statistics
-        self.mesh = mesh
-        self._stop, self._solver = static(stop), static(None)
-        if isinstance(state_optim, StateSolver):
-            self._accept(state_optim)
-            state_optim = None
-        self.state_optim = as_optim(SGD_0_05 if state_optim is None else state_optim)
-        self.weight_optim = as_optim(ADAMW_0_001 if weight_optim is None else weight_optim)
-        trainable = once_unfrozen(self.weights_mask())
-        self._known = static(frozenset(path for path, _ in named_params(model)))
-        if self.weight_optim.state.get() is None and any(map(trainable.select, _params(model))):
-            self.weight_optim.init(trainable(model))
-
-    def __init_subclass__(cls, **kwargs: Any):
-        super().__init_subclass__(**kwargs)
-        for old, (new, why) in _OLD.items():
-            if old in vars(cls):
-                raise TypeError(RENAMED.format(cls=cls.__name__, old=old, new=new, why=why))
-        if "__init__" in vars(cls):
-            show_options(cls)
-        tell_options(cls)
-
-    def _accept(self, solver: StateSolver) -> None:
-        why = self.no_solver
-        own = [n for n in ("step_states", "start_states") if not _is_pcx(getattr(type(self), n))]
-        if why is None and own:
-            why = f"it has a `{own[0]}` of its own, which a solver would leave out"
-        if why is None and self.stop is not None:
-            why = "`stop=` ends a loop of steps, which a solver replaces"
-        if why is not None:
-            raise ValueError(
-                SOLVER.format(cls=type(self).__name__, solver=type(solver).__name__, why=why)
-            )
-        self._solver = static(solver)
-
-    # --- settings, and what algorithms may ask or override -----------------------------------------
-
-    @property
-    def stop(self) -> Stop | None:
-        """When inference ends early, or None."""
-        return self._stop.get()
-
-    @property
-    def solver(self) -> StateSolver | None:
-        """What replaces the steps on the states, or None."""
-        return self._solver.get()
-
-    @property
-    def mesh(self) -> Mesh | None:
-        """The devices that divide each batch, or None."""
-        return self._mesh.get()
-
-    @mesh.setter
-    def mesh(self, mesh: Mesh | None) -> None:
-        checked = None if mesh is None else _mesh.checked(mesh, type(self).__name__)
-        self._mesh = static(checked)
-        object.__setattr__(self, "_placed", False)
+    # --- what algorithms may ask or override ---------------------------------------------------------
 
     @property
     def vode_names(self) -> tuple[str, ...]:
         """Paths of the vodes, in the order of recorded energies."""
         return vode_paths(self.model)
-
-    def weights_mask(self) -> Mask:
-        """Selects the params that learning changes."""
-        return TRAINABLE
-
-    def weights(self) -> list[BaseParam]:
-        """The params that learning changes."""
-        select = self.weights_mask().select
-        return [param for param in _params(self.model) if select(param)]
 
     # the equations are in PC
 
@@ -398,18 +241,6 @@ class Interface(BaseModule):
             _, y = self.start(x, y)
             return 2 / jnp.maximum(jnp.max(largest_curvatures(self, x, y)), 0)
 
-    def place(self) -> None:
-        """Put the params on the devices of the mesh, once; every compiled method calls it.
-
-        Again only after `mesh` was set anew.
-        """
-        if self.mesh is None:
-            return
-        if not getattr(self, "_placed", False):
-            _mesh.place_params(self.mesh, self)
-            object.__setattr__(self, "_placed", True)
-        _mesh.place_key(self.mesh)
-
     def passes(self, phase: str) -> Any:
         """A context for the passes of a phase: they move running statistics if the option says so."""
         return statistics(self.model, update=self.statistics == phase)
@@ -461,11 +292,3 @@ class Interface(BaseModule):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({type(self.model).__name__}, T={self.T})"
-
-
-def _params(model: Any) -> list[BaseParam]:
-    return [param for _, param in named_params(model)]
-
-
-def _is_pcx(method: Any) -> bool:
-    return method.__module__.startswith("pcx.")

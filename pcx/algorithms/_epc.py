@@ -16,11 +16,11 @@ from ..functional import pure, vmap
 from ..predictive_coding import Stack, Vode, energy_modules, free_states, vodes
 from ..predictive_coding._rules import Ruleset, parse_rule
 from ..utils import step as phase
-from ._base import SOLVER
 from ._energies import AXIS, BATCHED, CACHE, batched
 from ._gradient import gradient, grads_of
 from ._lazy import is_additive, propagate
 from ._loop import Record
+from ._options import SOLVER
 from ._pc import PC
 
 NOT_A_SUM = """EPC(step="scaled") measures its step from the energies of the vodes, so the model's \

@@ -64,12 +64,13 @@ class EquilibriumProp(PC):
         centred: h := u again, inference with -beta; (dF_beta/dtheta - dF_-beta/dtheta) / (2 beta)
 
     C is the energy of the model's own output vode with its prediction replaced by the state: with
-    `se_energy` 1/2 |y - h_L|^2, with `ce_energy` -y log softmax(h_L). Learning is local. At the stationary
-    points the estimates are the exact gradients of F*_beta / beta and (F*_beta - F*_-beta) / (2 beta), which
-    differ from back-propagation's by O(beta) and O(beta^2). With squared error it is PC with an output of
-    precision beta / (1 + beta). The "energy" of `train_step` is F_beta / beta, or its centred form, which is
-    about the loss; `energy` and records have F_beta itself. A negative beta has such a point if |beta| is
-    below 1 / lambda_max(S), with S = I + sum_{l=2..L} P_l P_l' and P_l the Jacobian of the output in h_{l-1}.
+    `se_energy` 1/2 |y - h_L|^2, with `ce_energy` -y log softmax(h_L). The model is called without y during
+    inference, and learning is local. At the stationary points the estimates are the exact gradients of F*_beta
+    / beta and (F*_beta - F*_-beta) / (2 beta), which differ from back-propagation's by O(beta) and O(beta^2).
+    With squared error it is PC with an output of precision beta / (1 + beta). The "energy" of `train_step` is
+    F_beta / beta, or its centred form, which is about the loss; `energy` and records have F_beta itself. A
+    negative beta has such a point if |beta| is below 1 / lambda_max(S), with S = I + sum_{l=2..L} P_l P_l' and
+    P_l the Jacobian of the output in h_{l-1}.
 
     Args:
         model, T, weight_optim, and all options: see `PC`.

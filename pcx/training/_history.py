@@ -214,19 +214,9 @@ class History:
         """
         path = _checked(path)
         try:
-            if path.suffix == ".json":
-                return cls.from_dict(json.loads(path.read_text()))
-            arrays = read_arrays(path)
-            data = json.loads(bytes(arrays["meta"])) | {"epochs": {}, "batches": {}}
-        except (ValueError, KeyError) as error:
+            return cls.from_dict(_content(path))
+        except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path} is no history of `History.save`: {error}") from error
-        for key, array in arrays.items():
-            table, _, name = key.partition("/")
-            if table in ("epochs", "batches"):
-                data[table][name] = array.tolist()
-        count = sum(key.startswith("inference/") for key in arrays)
-        data["inference"] = [arrays[f"inference/{i}"] for i in range(count)]
-        return cls.from_dict(data)
 
     def plot(self, path: str | os.PathLike[str] | None = None, title: str = "") -> Any:
         """Draw accuracy, energy and what else there is over the epochs, and energies during
@@ -274,6 +264,21 @@ def better(name: str, mode: Literal["auto", "min", "max"] = "auto") -> Any:
 
 def _number(name: str, value: float) -> str:
     return f"{value:.2%}" if "accuracy" in name else f"{value:.5g}"
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """What `History.save` wrote, as `History.to_dict` has it."""
+    if path.suffix == ".json":
+        return json.loads(path.read_text())
+    arrays = read_arrays(path)
+    data = json.loads(bytes(arrays["meta"])) | {"epochs": {}, "batches": {}}
+    for key, array in arrays.items():
+        table, _, name = key.partition("/")
+        if table in ("epochs", "batches"):
+            data[table][name] = array.tolist()
+    count = sum(key.startswith("inference/") for key in arrays)
+    data["inference"] = [arrays[f"inference/{i}"] for i in range(count)]
+    return data
 
 
 def _checked(path: str | os.PathLike[str]) -> Path:

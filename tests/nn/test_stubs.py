@@ -26,7 +26,7 @@ older = pytest.mark.skipif(INSTALLED < MADE_FROM, reason="the stubs are of a new
 
 def constructor(name):
     """`{argument: (positional, default)}` of a class in the stub; `...` for no default."""
-    _, method = CLASSES[name].body  # after the docstring
+    (method,) = CLASSES[name].body
     assert method.name == "__init__"
     arguments = method.args
     plain = arguments.args[1:]
@@ -66,7 +66,7 @@ def test_arguments_and_defaults_are_equinox_s(name):
 @older
 @pytest.mark.parametrize("name", sorted(CLASSES))
 def test_an_argument_has_no_type_only_where_equinox_gives_none(name):
-    _, method = CLASSES[name].body
+    (method,) = CLASSES[name].body
     theirs = inspect.signature(getattr(eqx.nn, name)).parameters
     ours = {new: old for old, new in RENAMED.get(name, {}).items()}
     untyped = [

@@ -10,17 +10,6 @@ from .._wrap import NamedLayer, StatefulLayer
 from ._general import Flatten as Flatten
 
 class AdaptiveAvgPool2d(NamedLayer):
-    """Mean pooling of `(channels, height, width)` to a given size.
-
-    Example:
-        >>> import jax.numpy as jnp, pcx.nn as pxnn
-        >>> pool = pxnn.AdaptiveAvgPool2d((2, 2))
-        >>> pool(jnp.ones((3, 8, 8))).shape, pool(jnp.ones((3, 12, 20))).shape
-        ((3, 2, 2), (3, 2, 2))
-
-    Arguments as for `equinox.nn.AdaptiveAvgPool2d`, with `rkg=` in place of `key=`.
-    """
-
     def __init__(
         self,
         target_shape: int | Sequence[int],
@@ -29,17 +18,6 @@ class AdaptiveAvgPool2d(NamedLayer):
     ) -> None: ...
 
 class AdaptiveMaxPool2d(NamedLayer):
-    """Maximum pooling of `(channels, height, width)` to a given size.
-
-    Example:
-        >>> import jax.numpy as jnp, pcx.nn as pxnn
-        >>> image = jnp.arange(16.0).reshape(1, 4, 4)
-        >>> pxnn.AdaptiveMaxPool2d(1)(image).tolist()  # one number for each channel
-        [[[15.0]]]
-
-    Arguments as for `equinox.nn.AdaptiveMaxPool2d`, with `rkg=` in place of `key=`.
-    """
-
     def __init__(
         self,
         target_shape: int | Sequence[int],
@@ -48,17 +26,6 @@ class AdaptiveMaxPool2d(NamedLayer):
     ) -> None: ...
 
 class AdaptivePool(NamedLayer):
-    """Pooling to a given output size with any reduction.
-
-    Example:
-        >>> import jax.numpy as jnp, pcx.nn as pxnn
-        >>> halves = pxnn.AdaptivePool(2, num_spatial_dims=1, operation=jnp.max)
-        >>> halves(jnp.array([[1.0, 2.0, 6.0, 5.0, 4.0, 3.0]])).tolist()
-        [[6.0, 5.0]]
-
-    Arguments as for `equinox.nn.AdaptivePool`, with `rkg=` in place of `key=`.
-    """
-
     def __init__(
         self,
         target_shape: int | Sequence[int],
@@ -69,16 +36,6 @@ class AdaptivePool(NamedLayer):
     ) -> None: ...
 
 class AvgPool1d(NamedLayer):
-    """Mean over windows of `(channels, length)`.
-
-    Example:
-        >>> import jax.numpy as jnp, pcx.nn as pxnn
-        >>> pxnn.AvgPool1d(kernel_size=2, stride=2)(jnp.array([[1.0, 3.0, 5.0, 2.0]])).tolist()
-        [[2.0, 3.5]]
-
-    Arguments as for `equinox.nn.AvgPool1d`, with `rkg=` in place of `key=`.
-    """
-
     def __init__(
         self,
         kernel_size: int | Sequence[int],
@@ -90,17 +47,6 @@ class AvgPool1d(NamedLayer):
     ) -> None: ...
 
 class AvgPool2d(NamedLayer):
-    """Mean over windows of `(channels, height, width)`.
-
-    Example:
-        >>> import jax.numpy as jnp, pcx.nn as pxnn
-        >>> image = jnp.arange(16.0).reshape(1, 4, 4)
-        >>> pxnn.AvgPool2d(kernel_size=2, stride=2)(image).tolist()
-        [[[2.5, 4.5], [10.5, 12.5]]]
-
-    Arguments as for `equinox.nn.AvgPool2d`, with `rkg=` in place of `key=`.
-    """
-
     def __init__(
         self,
         kernel_size: int | Sequence[int],
@@ -112,17 +58,6 @@ class AvgPool2d(NamedLayer):
     ) -> None: ...
 
 class AvgPool3d(NamedLayer):
-    """Mean over windows of `(channels, depth, height, width)`.
-
-    Example:
-        >>> import jax.numpy as jnp, pcx.nn as pxnn
-        >>> volume = jnp.arange(8.0).reshape(1, 2, 2, 2)
-        >>> pxnn.AvgPool3d(kernel_size=2)(volume).tolist()
-        [[[[3.5]]]]
-
-    Arguments as for `equinox.nn.AvgPool3d`, with `rkg=` in place of `key=`.
-    """
-
     def __init__(
         self,
         kernel_size: int | Sequence[int],
@@ -134,22 +69,6 @@ class AvgPool3d(NamedLayer):
     ) -> None: ...
 
 class BatchNorm(StatefulLayer):
-    """Normalises over the batch, under `pxf.vmap(..., axis_name=...)` with the same `axis_name`.
-
-    In train mode (and in neither mode) the statistics are those of the batch, and the running ones
-    are updated; in eval mode the running ones are used and left alone. The running statistics are
-    in the `StateParam` `.state`. `mode` is "batch" by default.
-
-    Example:
-        >>> import jax.numpy as jnp, pcx.functional as pxf, pcx.nn as pxnn
-        >>> layer = pxnn.BatchNorm(3, axis_name="batch").train()
-        >>> f = pxf.vmap({}, in_axes=(0,), axis_name="batch")(lambda x, *, layer: layer(x))
-        >>> f(jnp.ones((4, 3)), layer=layer).shape
-        (4, 3)
-
-    Arguments as for `equinox.nn.BatchNorm`, with `rkg=` in place of `key=`.
-    """
-
     def __init__(
         self,
         input_size: int,
@@ -165,17 +84,6 @@ class BatchNorm(StatefulLayer):
     ) -> None: ...
 
 class Conv(NamedLayer):
-    """Convolution over `num_spatial_dims` axes of `(channels, *spatial)`.
-
-    Example:
-        >>> import jax.numpy as jnp, pcx.nn as pxnn
-        >>> conv = pxnn.Conv(num_spatial_dims=2, in_channels=3, out_channels=8, kernel_size=3)
-        >>> conv(jnp.ones((3, 32, 32))).shape  # no padding: one less on each side
-        (8, 30, 30)
-
-    Arguments as for `equinox.nn.Conv`, with `rkg=` in place of `key=`.
-    """
-
     def __init__(
         self,
         num_spatial_dims: int,
@@ -194,17 +102,6 @@ class Conv(NamedLayer):
     ) -> None: ...
 
 class Conv1d(NamedLayer):
-    """Convolution of `(channels, length)`.
-
-    Example:
-        >>> import jax.numpy as jnp, pcx.nn as pxnn
-        >>> conv = pxnn.Conv1d(1, 4, kernel_size=3, padding=1)  # keeps the length
-        >>> conv(jnp.ones((1, 100))).shape
-        (4, 100)
-
-    Arguments as for `equinox.nn.Conv1d`, with `rkg=` in place of `key=`.
-    """
-
     def __init__(
         self,
         in_channels: int,
@@ -222,17 +119,6 @@ class Conv1d(NamedLayer):
     ) -> None: ...
 
 class Conv2d(NamedLayer):
-    """Convolution of `(channels, height, width)`.
-
-    Example:
-        >>> import jax.numpy as jnp, pcx.nn as pxnn
-        >>> conv = pxnn.Conv2d(3, 8, kernel_size=3, stride=2, padding=1)  # halves the image
-        >>> conv(jnp.ones((3, 32, 32))).shape
-        (8, 16, 16)
-
-    Arguments as for `equinox.nn.Conv2d`, with `rkg=` in place of `key=`.
-    """
-
     def __init__(
         self,
         in_channels: int,
@@ -250,16 +136,6 @@ class Conv2d(NamedLayer):
     ) -> None: ...
 
 class Conv3d(NamedLayer):
-    """Convolution of `(channels, depth, height, width)`.
-
-    Example:
-        >>> import jax.numpy as jnp, pcx.nn as pxnn
-        >>> pxnn.Conv3d(1, 2, kernel_size=3, padding=1)(jnp.ones((1, 4, 6, 8))).shape
-        (2, 4, 6, 8)
-
-    Arguments as for `equinox.nn.Conv3d`, with `rkg=` in place of `key=`.
-    """
-
     def __init__(
         self,
         in_channels: int,
@@ -277,17 +153,6 @@ class Conv3d(NamedLayer):
     ) -> None: ...
 
 class ConvTranspose(NamedLayer):
-    """Transposed convolution over `num_spatial_dims` axes.
-
-    Example:
-        >>> import jax.numpy as jnp, pcx.nn as pxnn
-        >>> up = pxnn.ConvTranspose(1, in_channels=2, out_channels=1, kernel_size=3)
-        >>> up(jnp.ones((2, 10))).shape  # a `Conv` with this kernel goes from 12 to 10
-        (1, 12)
-
-    Arguments as for `equinox.nn.ConvTranspose`, with `rkg=` in place of `key=`.
-    """
-
     def __init__(
         self,
         num_spatial_dims: int,
@@ -307,17 +172,6 @@ class ConvTranspose(NamedLayer):
     ) -> None: ...
 
 class ConvTranspose1d(NamedLayer):
-    """Transposed convolution of `(channels, length)`.
-
-    Example:
-        >>> import jax.numpy as jnp, pcx.nn as pxnn
-        >>> up = pxnn.ConvTranspose1d(4, 1, kernel_size=2, stride=2)  # doubles the length
-        >>> up(jnp.ones((4, 50))).shape
-        (1, 100)
-
-    Arguments as for `equinox.nn.ConvTranspose1d`, with `rkg=` in place of `key=`.
-    """
-
     def __init__(
         self,
         in_channels: int,
@@ -336,17 +190,6 @@ class ConvTranspose1d(NamedLayer):
     ) -> None: ...
 
 class ConvTranspose2d(NamedLayer):
-    """Transposed convolution of `(channels, height, width)`.
-
-    Example:
-        >>> import jax.numpy as jnp, pcx.nn as pxnn
-        >>> up = pxnn.ConvTranspose2d(8, 3, kernel_size=2, stride=2)  # doubles the image
-        >>> up(jnp.ones((8, 16, 16))).shape
-        (3, 32, 32)
-
-    Arguments as for `equinox.nn.ConvTranspose2d`, with `rkg=` in place of `key=`.
-    """
-
     def __init__(
         self,
         in_channels: int,
@@ -365,17 +208,6 @@ class ConvTranspose2d(NamedLayer):
     ) -> None: ...
 
 class ConvTranspose3d(NamedLayer):
-    """Transposed convolution of `(channels, depth, height, width)`.
-
-    Example:
-        >>> import jax.numpy as jnp, pcx.nn as pxnn
-        >>> up = pxnn.ConvTranspose3d(2, 1, kernel_size=2, stride=2)
-        >>> up(jnp.ones((2, 2, 3, 4))).shape
-        (1, 4, 6, 8)
-
-    Arguments as for `equinox.nn.ConvTranspose3d`, with `rkg=` in place of `key=`.
-    """
-
     def __init__(
         self,
         in_channels: int,
@@ -394,19 +226,6 @@ class ConvTranspose3d(NamedLayer):
     ) -> None: ...
 
 class Dropout(NamedLayer):
-    """Sets a random share `p` of the entries to zero, except in eval mode.
-
-    Example:
-        >>> import jax.numpy as jnp, pcx.nn as pxnn
-        >>> layer = pxnn.Dropout(0.5)
-        >>> sorted(set(layer.train()(jnp.ones(100)).tolist()))  # the others grow by 1 / (1 - p)
-        [0.0, 2.0]
-        >>> layer.eval()(jnp.ones(3)).tolist()
-        [1.0, 1.0, 1.0]
-
-    Arguments as for `equinox.nn.Dropout`, with `rkg=` in place of `key=`.
-    """
-
     def __init__(
         self,
         p: float = 0.5,
@@ -417,17 +236,6 @@ class Dropout(NamedLayer):
     ) -> None: ...
 
 class Embedding(NamedLayer):
-    """Looks up a learned vector for an integer.
-
-    Example:
-        >>> import jax.numpy as jnp, pcx.nn as pxnn
-        >>> layer = pxnn.Embedding(10, 4)  # ten vectors of four numbers
-        >>> bool((layer(jnp.array(7)) == layer.nn.weight[7]).all())
-        True
-
-    Arguments as for `equinox.nn.Embedding`, with `rkg=` in place of `key=`.
-    """
-
     def __init__(
         self,
         num_embeddings: int | None = None,
@@ -439,19 +247,6 @@ class Embedding(NamedLayer):
     ) -> None: ...
 
 class GRUCell(NamedLayer):
-    """One step of a gated recurrent unit.
-
-    Example:
-        >>> import jax.numpy as jnp, pcx.nn as pxnn
-        >>> cell, h = pxnn.GRUCell(3, 4), jnp.zeros(4)
-        >>> for x in jnp.ones((10, 3)):  # ten time steps
-        ...     h = cell(x, h)
-        >>> h.shape
-        (4,)
-
-    Arguments as for `equinox.nn.GRUCell`, with `rkg=` in place of `key=`.
-    """
-
     def __init__(
         self,
         input_size: int,
@@ -463,17 +258,6 @@ class GRUCell(NamedLayer):
     ) -> None: ...
 
 class GroupNorm(NamedLayer):
-    """Normalises groups of channels.
-
-    Example:
-        >>> import jax.numpy as jnp, pcx.nn as pxnn
-        >>> layer = pxnn.GroupNorm(groups=2, channels=4)
-        >>> layer(jnp.array([1.0, 3.0, 10.0, 30.0])).round(3).tolist()
-        [-1.0, 1.0, -1.0, 1.0]
-
-    Arguments as for `equinox.nn.GroupNorm`, with `rkg=` in place of `key=`.
-    """
-
     def __init__(
         self,
         groups: int,
@@ -486,16 +270,6 @@ class GroupNorm(NamedLayer):
     ) -> None: ...
 
 class Identity(NamedLayer):
-    """Returns its input.
-
-    Example:
-        >>> import jax.numpy as jnp, pcx.nn as pxnn
-        >>> pxnn.Identity()(jnp.array([1.0, 2.0])).tolist()
-        [1.0, 2.0]
-
-    Arguments as for `equinox.nn.Identity`, with `rkg=` in place of `key=`.
-    """
-
     def __init__(
         self,
         *args: Any,
@@ -503,20 +277,6 @@ class Identity(NamedLayer):
     ) -> None: ...
 
 class LSTMCell(NamedLayer):
-    """One step of a long short-term memory unit.
-
-    Example:
-        >>> import jax.numpy as jnp, pcx.nn as pxnn
-        >>> cell, state = pxnn.LSTMCell(3, 4), (jnp.zeros(4), jnp.zeros(4))
-        >>> for x in jnp.ones((10, 3)):  # ten time steps
-        ...     state = cell(x, state)
-        >>> h, c = state
-        >>> h.shape, c.shape
-        ((4,), (4,))
-
-    Arguments as for `equinox.nn.LSTMCell`, with `rkg=` in place of `key=`.
-    """
-
     def __init__(
         self,
         input_size: int,
@@ -528,16 +288,6 @@ class LSTMCell(NamedLayer):
     ) -> None: ...
 
 class Lambda(NamedLayer):
-    """A function as a layer.
-
-    Example:
-        >>> import jax.numpy as jnp, pcx.nn as pxnn
-        >>> pxnn.Lambda(jnp.square)(jnp.array([1.0, -3.0])).tolist()
-        [1.0, 9.0]
-
-    Arguments as for `equinox.nn.Lambda`, with `rkg=` in place of `key=`.
-    """
-
     def __init__(
         self,
         fn: Callable[[Any], Any],
@@ -546,16 +296,6 @@ class Lambda(NamedLayer):
     ) -> None: ...
 
 class LayerNorm(NamedLayer):
-    """Normalises a sample to mean 0 and variance 1, with learned scale and shift.
-
-    Example:
-        >>> import jax.numpy as jnp, pcx.nn as pxnn
-        >>> pxnn.LayerNorm(2)(jnp.array([10.0, 30.0])).round(3).tolist()
-        [-1.0, 1.0]
-
-    Arguments as for `equinox.nn.LayerNorm`, with `rkg=` in place of `key=`.
-    """
-
     def __init__(
         self,
         shape: int | Sequence[int],
@@ -569,16 +309,6 @@ class LayerNorm(NamedLayer):
     ) -> None: ...
 
 class Linear(NamedLayer):
-    """Affine map `W x + b`, for one sample of shape `(in_features,)`.
-
-    Example:
-        >>> import jax.numpy as jnp, pcx.nn as pxnn
-        >>> pxnn.Linear(3, 2)(jnp.ones(3)).shape
-        (2,)
-
-    Arguments as for `equinox.nn.Linear`, with `rkg=` in place of `key=`.
-    """
-
     def __init__(
         self,
         in_features: int | Literal["scalar"],
@@ -590,16 +320,6 @@ class Linear(NamedLayer):
     ) -> None: ...
 
 class MaxPool1d(NamedLayer):
-    """Maximum over windows of `(channels, length)`.
-
-    Example:
-        >>> import jax.numpy as jnp, pcx.nn as pxnn
-        >>> pxnn.MaxPool1d(kernel_size=2, stride=2)(jnp.array([[1.0, 3.0, 5.0, 2.0]])).tolist()
-        [[3.0, 5.0]]
-
-    Arguments as for `equinox.nn.MaxPool1d`, with `rkg=` in place of `key=`.
-    """
-
     def __init__(
         self,
         kernel_size: int | Sequence[int],
@@ -611,17 +331,6 @@ class MaxPool1d(NamedLayer):
     ) -> None: ...
 
 class MaxPool2d(NamedLayer):
-    """Maximum over windows of `(channels, height, width)`.
-
-    Example:
-        >>> import jax.numpy as jnp, pcx.nn as pxnn
-        >>> image = jnp.arange(16.0).reshape(1, 4, 4)
-        >>> pxnn.MaxPool2d(kernel_size=2, stride=2)(image).tolist()
-        [[[5.0, 7.0], [13.0, 15.0]]]
-
-    Arguments as for `equinox.nn.MaxPool2d`, with `rkg=` in place of `key=`.
-    """
-
     def __init__(
         self,
         kernel_size: int | Sequence[int],
@@ -633,17 +342,6 @@ class MaxPool2d(NamedLayer):
     ) -> None: ...
 
 class MaxPool3d(NamedLayer):
-    """Maximum over windows of `(channels, depth, height, width)`.
-
-    Example:
-        >>> import jax.numpy as jnp, pcx.nn as pxnn
-        >>> volume = jnp.arange(8.0).reshape(1, 2, 2, 2)
-        >>> pxnn.MaxPool3d(kernel_size=2)(volume).tolist()
-        [[[[7.0]]]]
-
-    Arguments as for `equinox.nn.MaxPool3d`, with `rkg=` in place of `key=`.
-    """
-
     def __init__(
         self,
         kernel_size: int | Sequence[int],
@@ -655,18 +353,6 @@ class MaxPool3d(NamedLayer):
     ) -> None: ...
 
 class MultiheadAttention(NamedLayer):
-    """Scaled dot-product attention with several heads.
-
-    Example:
-        >>> import jax.numpy as jnp, pcx.nn as pxnn
-        >>> attend = pxnn.MultiheadAttention(num_heads=2, query_size=6)
-        >>> queries, memory = jnp.ones((4, 6)), jnp.ones((5, 6))
-        >>> attend(queries, memory, memory).shape  # one answer for each query
-        (4, 6)
-
-    Arguments as for `equinox.nn.MultiheadAttention`, with `rkg=` in place of `key=`.
-    """
-
     def __init__(
         self,
         num_heads: int,
@@ -688,16 +374,6 @@ class MultiheadAttention(NamedLayer):
     ) -> None: ...
 
 class PReLU(NamedLayer):
-    """Leaky ReLU with a learned negative slope.
-
-    Example:
-        >>> import jax.numpy as jnp, pcx.nn as pxnn
-        >>> pxnn.PReLU(0.25)(jnp.array([-4.0, 2.0])).tolist()  # a slope of 1/4 below zero
-        [-1.0, 2.0]
-
-    Arguments as for `equinox.nn.PReLU`, with `rkg=` in place of `key=`.
-    """
-
     def __init__(
         self,
         init_alpha: float | Array | None = 0.25,
@@ -706,17 +382,6 @@ class PReLU(NamedLayer):
     ) -> None: ...
 
 class Pool(NamedLayer):
-    """General pooling with any reduction.
-
-    Example:
-        >>> import jax, jax.numpy as jnp, pcx.nn as pxnn
-        >>> total = pxnn.Pool(0.0, jax.lax.add, num_spatial_dims=1, kernel_size=2, stride=2)
-        >>> total(jnp.array([[1.0, 2.0, 3.0, 4.0]])).tolist()
-        [[3.0, 7.0]]
-
-    Arguments as for `equinox.nn.Pool`, with `rkg=` in place of `key=`.
-    """
-
     def __init__(
         self,
         init: int | float | Array,
@@ -731,16 +396,6 @@ class Pool(NamedLayer):
     ) -> None: ...
 
 class RMSNorm(NamedLayer):
-    """Divides a sample by its root mean square.
-
-    Example:
-        >>> import jax.numpy as jnp, pcx.nn as pxnn
-        >>> pxnn.RMSNorm(4)(jnp.array([0.0, 0.0, 0.0, 10.0])).round(3).tolist()  # by 5
-        [0.0, 0.0, 0.0, 2.0]
-
-    Arguments as for `equinox.nn.RMSNorm`, with `rkg=` in place of `key=`.
-    """
-
     def __init__(
         self,
         shape: int | Sequence[int],
