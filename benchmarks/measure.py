@@ -16,7 +16,7 @@ from benchmarks.process import Worker, WorkerFailed
 from benchmarks.programs import PROGRAMS
 
 # The floor of a comparison is the faster of the hand-written programs that do the full work.
-FLOORS = {"pc": ("hand-scan", "hand-unroll"), "bp": ("hand-bp",)}
+FLOORS = {"pc": ("hand-scan", "hand-unroll"), "bp": ("hand-bp",), "ep": ("hand-ep",)}
 HELLO_FIELDS = (
     "make_s",
     "first_call_s",
@@ -66,7 +66,7 @@ def update_there(name: str, case: Case, where: dict) -> list[np.ndarray] | None:
     Two releases of JAX round differently, and the first steps of AdamW make a rounding of a
     gradient near zero a step of full size: on VGG-5 that alone is a difference of 8 %.
     """
-    hand = "hand-bp" if entry_of(name).learns_by == "bp" else "hand-unroll"
+    hand = FLOORS[entry_of(name).learns_by][-1]
     with Worker(hand, case, **where) as worker:
         return update_of(worker, case)
 

@@ -28,11 +28,11 @@ Every program runs in a process of its own. All of them take turns, in a new ran
 round, so a machine that slows down slows them all; a ratio is taken inside a round, and the table
 has the median of those ratios with their quartiles. The floor is the faster of the hand-written
 JAX programs that do the full work (`hand-scan`, `hand-unroll`); back-propagation is compared with
-`hand-bp`. *Difference of the update* is the norm of the difference between a program's weight
-change after two steps and the hand-written program's (a peer's is compared in the peer's own
-environment), relative to the latter: below 1e-2 is float rounding, which AdamW's first steps
-amplify where a gradient is close to zero; more is another computation. *First call* is tracing,
-compiling and running one step. A program with a date comes from an older run, with the ratios of that
+`hand-bp`, equilibrium propagation with `hand-ep`. *Difference of the update* is the norm of the
+difference between a program's weight change after two steps and the hand-written program's (a
+peer's is compared in the peer's own environment), relative to the latter: below 1e-2 is float
+rounding, which AdamW's first steps amplify where a gradient is close to zero; more is another
+computation. *First call* is tracing, compiling and running one step. A program with a date comes from an older run, with the ratios of that
 run.
 """
 

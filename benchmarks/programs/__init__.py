@@ -15,7 +15,7 @@ class Entry(NamedTuple):
     module: str
     arguments: dict[str, Any]
     description: str
-    learns_by: str = "pc"  # "pc" | "bp": what its time is compared with
+    learns_by: str = "pc"  # "pc" | "bp" | "ep": what its time is compared with
     dense_only: bool = False
 
 
@@ -59,6 +59,18 @@ PROGRAMS: dict[str, Entry] = {
         {"algorithm": "Backprop"},
         "pxa.Backprop(...).train_step",
         learns_by="bp",
+    ),
+    "hand-ep": Entry(
+        "benchmarks.programs.handwritten_ep",
+        {},
+        "hand-written JAX, centred equilibrium propagation by red-black sweeps",
+        learns_by="ep",
+    ),
+    "pxa-ep": Entry(
+        "benchmarks.programs.algorithms",
+        {"algorithm": "EquilibriumProp"},
+        "pxa.EquilibriumProp(...).train_step",
+        learns_by="ep",
     ),
 }
 

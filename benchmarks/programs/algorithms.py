@@ -7,16 +7,19 @@ import optax
 import pcx.algorithms as pxa
 from benchmarks import cases
 from benchmarks.programs._program import Program
+from benchmarks.programs.handwritten_ep import BETA
 from benchmarks.programs.low_level import Network, layer_weights, load_weights
 
 
 def make(case: cases.Case, algorithm: str) -> Program:
-    """`algorithm`: a class of `pcx.algorithms`; "PC" or "Backprop"."""
+    """`algorithm`: a class of `pcx.algorithms`; "PC", "EquilibriumProp" or "Backprop"."""
     model = Network(case)
     load_weights(model, cases.initial_weights(case))
     settings = {"weight_optim": optax.adamw(case.weight_lr)}
     if algorithm == "PC":
         settings |= {"T": case.T, "state_optim": optax.sgd(case.state_lr, momentum=case.momentum)}
+    if algorithm == "EquilibriumProp":
+        settings |= {"T": case.T, "beta": BETA}
     trained = getattr(pxa, algorithm)(model, **settings)
     x, y = (jnp.asarray(array) for array in cases.batch(case))
     jax.block_until_ready((x, y))

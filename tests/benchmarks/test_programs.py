@@ -161,6 +161,10 @@ def test_an_algorithm_reaches_the_handwritten_weights(name, hand, case):
     assert_same_updates(trained(name, case), trained(hand, case), case)
 
 
+def test_equilibrium_propagation_reaches_the_handwritten_weights():
+    assert_same_updates(trained("pxa-ep", SMALL), trained("hand-ep", SMALL), SMALL)
+
+
 def test_an_unknown_program_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match=r"unknown program 'fast'; one of hand-scan, "):
         programs.make("fast", SMALL)
