@@ -24,6 +24,7 @@ import pcx as px
 import pcx.algorithms as pxa
 import pcx.nn as pxnn
 import pcx.predictive_coding as pxc
+from benchmarks import machine
 from pcx.algorithms import _lazy
 
 # in float64: programs may round differently, and no more than that; Adam divides the rounding of a
@@ -277,6 +278,7 @@ ALGORITHMS = {
     "MCPC": (pxa.MCPC, {"output_variance": 0.5}),
     "PCALM": (pxa.PCALM, {}),
     "EPC": (pxa.EPC, {}),
+    "EquilibriumProp": (pxa.EquilibriumProp, {"beta": 0.1}),
 }
 
 
@@ -332,8 +334,11 @@ def refused(case):
     """Whether the library refuses the combination, which has a test of its own."""
     _, options = ALGORITHMS[case.algorithm]
     average = options.get("alternate") == "average"
-    return (case.solver and case.override == "step_states") or (
-        average and case.init == "persistent"
+    rests = case.algorithm == "EquilibriumProp"  # starts with the forward pass, and at rest
+    return (
+        (case.solver and case.override == "step_states")
+        or (average and case.init == "persistent")
+        or (rests and case.init != "forward")
     )
 
 
@@ -371,11 +376,16 @@ def problem(case, lazy, seed):
 
 
 def programs(case, lazy, seed):
-    """What XLA is given for inference and for a training step, as text."""
+    """What XLA is given for inference and for a training step, as text; or why the model is refused."""
     algorithm, x, y = problem(case, lazy, seed)
     lower = lambda method, *args: method.jitted.lower(*args, algorithm=algorithm).as_text()
     cls = type(algorithm)
-    return lower(cls.infer, x, y, None, False, True), lower(cls.train_step, x, y)
+    try:
+        return lower(cls.infer, x, y, None, False, True), lower(cls.train_step, x, y)
+    except ValueError as error:
+        if "must rest where the forward pass puts them" not in str(error):
+            raise
+        return str(error)
 
 
 def run(case, lazy, seed):
@@ -459,6 +469,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--cases", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--record", action="store_true", help="write benchmarks/results/search")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     jax.config.update("jax_enable_x64", True)
@@ -471,6 +482,10 @@ def main():
         f"{arguments.cases} combinations, seed {arguments.seed}: {skipped} skipped something, "
         f"{len(differing)} differ"
     )
+    if arguments.record:
+        record = {"machine": machine.describe(), "cases": arguments.cases, "seed": arguments.seed}
+        record |= {"skipped": skipped, "differing": [str(found) for found in differing]}
+        print(machine.write_record(record, "search"))  # noqa: T201
     raise SystemExit(bool(differing))
 
 
