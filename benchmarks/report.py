@@ -32,7 +32,8 @@ JAX programs that do the full work (`hand-scan`, `hand-unroll`); back-propagatio
 difference between a program's weight change after two steps and the hand-written program's (a
 peer's is compared in the peer's own environment), relative to the latter: below 1e-2 is float
 rounding, which AdamW's first steps amplify where a gradient is close to zero; more is another
-computation. *First call* is tracing, compiling and running one step. A program with a date comes from an older run, with the ratios of that
+computation. *First call* is tracing, compiling and running one step. A program with a date comes
+from an older run, with the ratios of that
 run.
 """
 
