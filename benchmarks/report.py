@@ -33,8 +33,7 @@ difference between a program's weight change after two steps and the hand-writte
 peer's is compared in the peer's own environment), relative to the latter: below 1e-2 is float
 rounding, which AdamW's first steps amplify where a gradient is close to zero; more is another
 computation. *First call* is tracing, compiling and running one step. A program with a date comes
-from an older run, with the ratios of that
-run.
+from an older run, with the ratios of that run.
 """
 
 
