@@ -339,6 +339,7 @@ def refused(case):
         (case.solver and case.override == "step_states")
         or (average and case.init == "persistent")
         or (rests and case.init != "forward")
+        or (case.algorithm == "EPC" and case.kind == "feedback")
     )
 
 
