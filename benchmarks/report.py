@@ -14,6 +14,7 @@ from pathlib import Path
 from benchmarks import tables
 from benchmarks.peers import PEERS
 from benchmarks.programs import PROGRAMS
+from benchmarks.sections import sections
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results"
@@ -137,8 +138,8 @@ def device_section(title: str, merged: dict, plot: str | None) -> str:
     return "\n\n".join(parts)
 
 
-def page(records: list[dict], plots: dict[str, str] | None = None) -> str:
-    """The whole page as Markdown."""
+def page(records: list[dict], plots: dict[str, str] | None = None, more: str = "") -> str:
+    """The whole page as Markdown; `more`: what stands at its end."""
     devices = merge(records)
     names = {n for m in devices.values() for c in m["cases"].values() for n in c["programs"]}
     known = [name for name in (*PROGRAMS, *PEERS) if name in names]
@@ -149,7 +150,7 @@ def page(records: list[dict], plots: dict[str, str] | None = None) -> str:
         parts.append("No record yet: run `python -m benchmarks.run`.")
     for title, merged in devices.items():
         parts.append(device_section(title, merged, (plots or {}).get(title)))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, more] if more else parts) + "\n"
 
 
 def draw(merged: dict, path: Path) -> bool:
@@ -223,8 +224,9 @@ def draw_ratios(panel, cases: dict) -> None:
         panel.legend(fontsize=8)
 
 
-def write_page(records: list[dict], path: Path) -> list[Path]:
-    """`path` and its plots; returns what was written."""
+def write_page(results: Path, path: Path) -> list[Path]:
+    """`path` and its plots, from the records in `results`; returns what was written."""
+    records = read_records(results)
     path.parent.mkdir(parents=True, exist_ok=True)
     plots: dict[str, str] = {}
     written = [path]
@@ -233,7 +235,7 @@ def write_page(records: list[dict], path: Path) -> list[Path]:
         if draw(merged, image):
             plots[title] = f"images/{image.name}"
             written.append(image)
-    path.write_text(page(records, plots))
+    path.write_text(page(records, plots, sections(results)))
     return written
 
 
@@ -242,7 +244,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--page", type=Path, default=PAGE)
     arguments = parser.parse_args()
-    for path in write_page(read_records(arguments.results), arguments.page):
+    for path in write_page(arguments.results, arguments.page):
         print(f"wrote {path}")
 
 

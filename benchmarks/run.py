@@ -97,13 +97,13 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.smoke and arguments.out is None:
         with tempfile.TemporaryDirectory() as folder:
             report.write_record(record, Path(folder))
-            report.write_page(report.read_records(Path(folder)), Path(folder) / "benchmarks.md")
+            report.write_page(Path(folder), Path(folder) / "benchmarks.md")
     else:
         out = arguments.out or report.RESULTS
         print(f"wrote {report.write_record(record, out)}")
         # A record kept elsewhere gets its page there; only the repository's own feed its docs.
         page = arguments.page or (out / "benchmarks.md" if arguments.out else report.PAGE)
-        for path in report.write_page(report.read_records(out), page):
+        for path in report.write_page(out, page):
             print(f"wrote {path}")
     failed = [
         f"{case}/{name}: {program['reason']}"

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from ..core import Mask, named_params
 from ..nn import statistics, training_batch
@@ -61,7 +62,7 @@ class Interface(Options):
         """All of inference."""
         raise NotImplementedError
 
-    def sample_energies(self, x: Any, y: Any, *, model: Any) -> jax.Array:
+    def sample_energies(self, x: Any, y: Any, *, model: Any) -> Float[jax.Array, " batch"]:
         """F of each sample."""
         raise NotImplementedError
 
@@ -75,7 +76,7 @@ class Interface(Options):
         if free:
             self.state_optim.init(Mask(lambda param: id(param) in free)(self.model))
 
-    def mean_energy(self, x: Any, y: Any) -> jax.Array:
+    def mean_energy(self, x: Any, y: Any) -> Float[jax.Array, ""]:
         """The batch's mean energy in the present states."""
         with step(self.model, clear_params=(CACHE, CACHE)):
             return jnp.mean(self.sample_energies(x, y, model=self.model))
@@ -130,7 +131,7 @@ class Interface(Options):
             return self._prediction(x, None)
 
     @compiled(static=("T",))
-    def energy(self, x: Any, y: Any = None, T: int | None = None) -> jax.Array:
+    def energy(self, x: Any, y: Any = None, T: int | None = None) -> Float[jax.Array, " batch"]:
         """Energy of each sample after inference, shape (batch,), in nats.
 
         Args:

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Shaped
 
 from ..functional import scan
 from ..predictive_coding import EnergyModule, vodes
@@ -72,7 +73,7 @@ class MCPC(PC):
 
     def sample(
         self, x: Any, y: Any = None, *, samples: int = 100, burn_in: int = 100, thin: int = 1
-    ) -> tuple[jax.Array, ...]:
+    ) -> tuple[Shaped[jax.Array, "samples batch ..."], ...]:
         """Samples of the states given the data, from one chain for each sample of the batch.
 
         Args:
@@ -95,7 +96,7 @@ class MCPC(PC):
         samples: int = 1,
         burn_in: int = 100,
         thin: int = 1,
-    ) -> tuple[jax.Array, ...]:
+    ) -> tuple[Shaped[jax.Array, "samples batch ..."], ...]:
         """Samples of the model itself: every node is free, the output too.
 
         Args:

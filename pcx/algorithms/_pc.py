@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from ..predictive_coding import free_states
 from ._base import Interface
@@ -131,7 +132,7 @@ class PC(Interface):
     def to_stepped(self, x: Any, y: Any) -> None:
         """Replace each free state by what inference steps on, in place: here that is the state."""
 
-    def step_states(self, x: Any, y: Any, t: Any) -> tuple[jax.Array, Any]:
+    def step_states(self, x: Any, y: Any, t: Any) -> tuple[Float[jax.Array, ""], Any]:
         """h <- opt_h(h, dF/dh): one step on the free states, from t = 0; F before it, and dF/dh."""
         h = free_states(self.model)
         F, dF_dh = gradient(self.inference_energy, x, y, self.model, h)
@@ -139,7 +140,7 @@ class PC(Interface):
             self.state_optim.step(self.model, dF_dh)
         return F, dF_dh
 
-    def step_weights(self, x: Any, y: Any) -> jax.Array:
+    def step_weights(self, x: Any, y: Any) -> Float[jax.Array, ""]:
         """theta <- opt_theta(theta, dF/dtheta), averaged over the batch; the batch's mean F before it."""
         F, dF_dtheta = self.weight_gradients(x, y)
         self.apply_gradients(dF_dtheta, x, y)
@@ -151,20 +152,20 @@ class PC(Interface):
             updates = self.weight_optim.step(self.model, dF_dtheta, scale_by=1.0 / batch_size(x, y))
             self._check_learning(updates)
 
-    def weight_gradients(self, x: Any, y: Any) -> tuple[jax.Array, Any]:
+    def weight_gradients(self, x: Any, y: Any) -> tuple[Float[jax.Array, ""], Any]:
         """The batch's mean F in the present states, and dF/dtheta summed over the batch."""
         with self.passes("learning"):
             F, dF_dtheta = gradient(self.learning_energy, x, y, self.model, self.weights())
         return F / batch_size(x, y), dF_dtheta
 
-    def inference_energy(self, x: Any, y: Any, *, model: Any) -> jax.Array:
+    def inference_energy(self, x: Any, y: Any, *, model: Any) -> Float[jax.Array, ""]:
         """What inference descends: F summed over the batch, so each state has its own sample's gradient."""
         return jnp.sum(self.sample_energies(x, y, model=model))
 
-    def learning_energy(self, x: Any, y: Any, *, model: Any) -> jax.Array:
+    def learning_energy(self, x: Any, y: Any, *, model: Any) -> Float[jax.Array, ""]:
         """What learning descends: F summed over the batch."""
         return jnp.sum(self.sample_energies(x, y, model=model))
 
-    def sample_energies(self, x: Any, y: Any, *, model: Any) -> jax.Array:
+    def sample_energies(self, x: Any, y: Any, *, model: Any) -> Float[jax.Array, " batch"]:
         """F of each sample, shape (batch,), in nats."""
         return sample_energies(x, y, model=model)[0]

@@ -3,13 +3,14 @@
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from ..algorithms import Algorithm, Record
 
 
 def layer_energies(
     algorithm: Algorithm, x: Any, y: Any = None, T: int | None = None
-) -> dict[str, np.ndarray]:
+) -> dict[str, Float[np.ndarray, " steps"]]:
     """Energy of each vode before each inference step and after the last, batch means.
 
     Args:
@@ -31,7 +32,7 @@ def layer_energies(
     return dict(zip(algorithm.vode_names, _table(record).T, strict=True))
 
 
-def energy_shares(energies: Record | Any) -> np.ndarray:
+def energy_shares(energies: Record | Any) -> Float[np.ndarray, "*steps vodes"]:
     """The fraction of the total energy that each vode has, step by step.
 
     Args:
@@ -54,7 +55,7 @@ def energy_shares(energies: Record | Any) -> np.ndarray:
     return np.divide(table, total, out=np.zeros_like(table), where=total != 0)
 
 
-def energy_ratios(energies: Record | Any) -> np.ndarray:
+def energy_ratios(energies: Record | Any) -> Float[np.ndarray, "*steps pairs"]:
     """Energy of each vode relative to that of the next, E_l / E_{l+1}, step by step.
 
     Far below 1 for every l means that the target hardly reaches the lower layers: they learn next

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from ..algorithms._energies import CACHE, sample_energies
 from ..functional import pure
@@ -11,7 +12,7 @@ from ..predictive_coding import STATUS, free_states
 from ..utils import step
 
 
-def state_hessian(model: Any, x: Any, y: Any = None) -> jax.Array:
+def state_hessian(model: Any, x: Any, y: Any = None) -> Float[jax.Array, "n n"]:
     """Second derivative of one sample's energy in its free states, after forward initialisation.
 
     Args:
@@ -49,7 +50,7 @@ def state_hessian(model: Any, x: Any, y: Any = None) -> jax.Array:
     return jax.hessian(pure(energy, model=model))(flat, x, y)
 
 
-def condition_number(hessian: Any) -> jax.Array:
+def condition_number(hessian: Any) -> Float[jax.Array, ""]:
     """Largest over smallest eigenvalue of a Hessian; negative if it is not positive definite.
 
     Gradient descent with the best step size needs about so many steps for each factor e^2.

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from ..algorithms._energies import CACHE
 from ..functional import pure
@@ -116,21 +117,21 @@ class LinearNetwork(NamedTuple):
         matrices = tuple(row[k] for k, row in enumerate(jacobians))
         return cls(matrices, tuple(offsets), precision)
 
-    def predict(self, x: Any) -> jax.Array:
+    def predict(self, x: Any) -> Float[jax.Array, "*batch outputs"]:
         """u_L of a forward pass, (batch, outputs)."""
         h = jnp.asarray(x)
         for matrix, offset in zip(self.matrices, self.offsets, strict=True):
             h = h @ matrix.T + offset
         return h
 
-    def products(self) -> list[jax.Array]:
+    def products(self) -> list[Float[jax.Array, "outputs _"]]:
         """P_1 ... P_L, with P_l = M_L ... M_l; P_1 is the whole network."""
         out = [self.matrices[-1]]
         for matrix in reversed(self.matrices[:-1]):
             out.append(out[-1] @ matrix)
         return out[::-1]
 
-    def rescaling(self) -> jax.Array:
+    def rescaling(self) -> Float[jax.Array, "outputs outputs"]:
         """S, (outputs, outputs)."""
         last = self.matrices[-1]
         s = jnp.eye(len(last), dtype=last.dtype) / self.precision
@@ -138,12 +139,12 @@ class LinearNetwork(NamedTuple):
             s = s + product @ product.T
         return s
 
-    def equilibrium_energy(self, x: Any, y: Any) -> jax.Array:
+    def equilibrium_energy(self, x: Any, y: Any) -> Float[jax.Array, "*batch"]:
         """F* of each sample, (batch,)."""
         r = jnp.asarray(y) - self.predict(x)
         return 0.5 * jnp.sum(r * jnp.linalg.solve(self.rescaling(), r.T).T, axis=-1)
 
-    def hessian(self) -> jax.Array:
+    def hessian(self) -> Float[jax.Array, "n n"]:
         """H, over all states h_1 ... h_{L-1} in a row."""
         sizes = [len(m) for m in self.matrices[:-1]]
         rows = []
@@ -159,7 +160,7 @@ class LinearNetwork(NamedTuple):
             rows.append(row)
         return jnp.block(rows)
 
-    def equilibrium_states(self, x: Any, y: Any) -> list[jax.Array]:
+    def equilibrium_states(self, x: Any, y: Any) -> list[Float[jax.Array, "batch _"]]:
         """h*_1 ... h*_{L-1}, (batch, n_l) each."""
         x, y = jnp.asarray(x), jnp.asarray(y)
         terms, last = [], len(self.matrices) - 2
@@ -172,7 +173,7 @@ class LinearNetwork(NamedTuple):
         h = jnp.linalg.solve(self.hessian(), jnp.concatenate(terms, axis=-1).T).T
         return jnp.split(h, cuts, axis=-1)
 
-    def condition_number(self) -> jax.Array:
+    def condition_number(self) -> Float[jax.Array, ""]:
         """Largest over smallest eigenvalue of H: about how many steps inference needs."""
         values = jnp.linalg.eigvalsh(self.hessian())
         return values[-1] / values[0]

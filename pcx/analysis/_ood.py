@@ -5,11 +5,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from ..algorithms import Algorithm
 
 
-def energy_score(algorithm: Algorithm, x: Any, T: int | None = None) -> np.ndarray:
+def energy_score(algorithm: Algorithm, x: Any, T: int | None = None) -> Float[np.ndarray, " batch"]:
     """Minus the energy of each sample with its own prediction as the target.
 
     The energy is a negative log-likelihood: what the network cannot explain has a high one. As the
@@ -41,7 +42,7 @@ def energy_score(algorithm: Algorithm, x: Any, T: int | None = None) -> np.ndarr
     return -np.asarray(algorithm.energy(x, target, T))
 
 
-def softmax_score(algorithm: Algorithm, x: Any) -> np.ndarray:
+def softmax_score(algorithm: Algorithm, x: Any) -> Float[np.ndarray, " batch"]:
     """The largest class probability of each sample, softmax of the prediction, (batch,).
 
     Example:
@@ -79,7 +80,9 @@ def roc_auc(inside: Any, outside: Any) -> float:
     return float((lower + lower_or_equal).sum() / (2 * len(a) * len(b)))
 
 
-def roc_curve(inside: Any, outside: Any) -> tuple[np.ndarray, np.ndarray]:
+def roc_curve(
+    inside: Any, outside: Any
+) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
     """The ROC curve: the share of each kind of samples that a threshold on the score lets pass.
 
     Returns:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
 from numpy.typing import ArrayLike
 
 from pcx.data._dataset import NORMALIZATION, Array
@@ -16,7 +17,9 @@ Augmentation = Callable[[Array, np.random.Generator], Array]
 _CROPS = {"cifar10": (4, 32), "cifar100": (4, 32), "tiny-imagenet": (0, 56)}
 
 
-def random_flip(x: Array, rng: np.random.Generator, *, p: float = 0.5) -> Array:
+def random_flip(
+    x: Array, rng: np.random.Generator, *, p: float = 0.5
+) -> Shaped[np.ndarray, "n channels height width"]:
     """Mirror each image left to right with probability `p`.
 
     Args:
@@ -47,7 +50,7 @@ def random_crop(
     size: int | None = None,
     padding: int = 0,
     fill: ArrayLike = 0.0,
-) -> Array:
+) -> Shaped[np.ndarray, "n channels height width"]:
     """Pad every side, then cut a square out of each image at a place of its own, uniformly drawn.
 
     Args:
@@ -82,7 +85,7 @@ def random_crop(
     return windows[np.arange(n), :, top, left]
 
 
-def center_crop(x: Array, size: int) -> Array:
+def center_crop(x: Array, size: int) -> Shaped[np.ndarray, "n channels height width"]:
     """The `size`×`size` square in the middle of each image, as the paper tests on Tiny ImageNet.
 
     Args:

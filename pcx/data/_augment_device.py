@@ -7,12 +7,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Shaped
 from numpy.typing import ArrayLike
 
 from pcx.data._augment import black_of, check_crop, check_images, crop_of
 
 
-def device_flip(key: Any, x: Any, *, p: float = 0.5) -> jax.Array:
+def device_flip(
+    key: Any, x: Any, *, p: float = 0.5
+) -> Shaped[jax.Array, "n channels height width"]:
     """Mirror each image left to right with probability `p`; see `random_flip`.
 
     Args:
@@ -38,7 +41,7 @@ def device_flip(key: Any, x: Any, *, p: float = 0.5) -> jax.Array:
 
 def device_crop(
     key: Any, x: Any, *, size: int | None = None, padding: int = 0, fill: ArrayLike = 0.0
-) -> jax.Array:
+) -> Shaped[jax.Array, "n channels height width"]:
     """Pad every side, then cut a square out of each image at a place of its own; see `random_crop`.
 
     Args:

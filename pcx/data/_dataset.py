@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from pcx.data._table import DATASETS
@@ -123,7 +124,9 @@ class Dataset:
         )
 
 
-def one_hot(labels: ArrayLike, classes: int, dtype: DTypeLike = np.float32) -> Array:
+def one_hot(
+    labels: ArrayLike, classes: int, dtype: DTypeLike = np.float32
+) -> Shaped[np.ndarray, "*labels classes"]:
     """Class numbers as unit vectors: `out[..., k] = 1` where `labels[...] == k`, else 0.
 
     Args:

@@ -8,9 +8,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 
-def accuracy(prediction: Any, target: Any) -> jax.Array:
+def accuracy(prediction: Any, target: Any) -> Float[jax.Array, "*batch"]:
     """Whether the largest output is where the target has its largest value.
 
     Args:
@@ -28,7 +29,7 @@ def accuracy(prediction: Any, target: Any) -> jax.Array:
     return (jnp.argmax(prediction, -1) == jnp.argmax(target, -1)).astype(jnp.float32)
 
 
-def top_k_accuracy(k: int) -> Callable[[Any, Any], jax.Array]:
+def top_k_accuracy(k: int) -> Callable[[Any, Any], Float[jax.Array, "*batch"]]:
     """A metric: whether the target's class is among the k largest outputs.
 
     Among equal outputs the earlier class wins, so that k = 1 is `accuracy`.
@@ -42,14 +43,14 @@ def top_k_accuracy(k: int) -> Callable[[Any, Any], jax.Array]:
     if k < 1:
         raise ValueError(f"top_k_accuracy: k must be at least 1, got {k}")
 
-    def metric(prediction: Any, target: Any) -> jax.Array:
+    def metric(prediction: Any, target: Any) -> Float[jax.Array, "*batch"]:
         _, best = jax.lax.top_k(prediction, k)
         return jnp.any(best == jnp.argmax(target, -1)[..., None], -1).astype(jnp.float32)
 
     return metric
 
 
-def squared_error(prediction: Any, target: Any) -> jax.Array:
+def squared_error(prediction: Any, target: Any) -> Float[jax.Array, " batch"]:
     """Mean over the event axes of `(prediction - target)^2`, one number per sample.
 
     Example:

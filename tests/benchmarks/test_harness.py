@@ -202,7 +202,7 @@ def test_the_page_has_the_newest_numbers_machine_reasons_and_plot(tmp_path):
     old, new = record("2026-01-01T00:00:00+00:00", 7.0), record("2026-02-01T00:00:00+00:00", 4.5)
     for each in (new, old):
         report.write_record(each, tmp_path)
-    written = report.write_page(report.read_records(tmp_path), tmp_path / "docs" / "page.md")
+    written = report.write_page(tmp_path, tmp_path / "docs" / "page.md")
     text = written[0].read_text()
     assert "| `low-level` | 4.50 | 1.12 | 2.25 [2.25, 2.37] |" in text
     assert "7.00" not in text
@@ -229,6 +229,23 @@ def test_a_program_that_was_not_run_again_is_kept_with_its_date():
 
 def test_a_page_without_records_says_what_to_run():
     assert "No record yet: run `python -m benchmarks.run`." in report.page([])
+
+
+def test_the_page_has_the_newest_record_of_each_program_of_its_own(tmp_path):
+    machine = record("2026-01-01T00:00:00+00:00", 1.0)["machine"]
+    run = {"iterations": 9, "met": 16, "ms": 2.5}
+    for name, load, ms in (("20260101", 0.1, 7.0), ("20260201", 8.0, 2.5)):
+        chains = {"tanh": {"5": {"SGD": {**run, "ms": ms}, "Adam": {**run, "met": 3}}}}
+        folder = tmp_path / "equilibrium"
+        folder.mkdir(exist_ok=True)
+        text = json.dumps({"machine": {**machine, "load_average": load}, "chains": chains})
+        (folder / f"{name}.json").write_text(text)
+    page = report.write_page(tmp_path, tmp_path / "page.md")[0].read_text()
+    assert "| SGD | 2.5 (9) |" in page
+    assert "| Adam | – (3) |" in page
+    assert "7.0 (9)" not in page
+    assert "Load average 8: other programs ran beside it" in page
+    assert "The trainer" not in page
 
 
 def test_records_keep_six_digits(tmp_path):
