@@ -88,6 +88,12 @@ Case = tuple[str, str, str]  # experiment, dataset, metric
 # the study of examples/depth.py: one table, a column for each depth
 DEPTH = re.compile(r"(?P<depth>\d+) hidden layers of (?P<width>\d+)")
 DEPTH_METHODS = ("BP", "PC", "ePC", "muPC", "muPC network, ePC", "muPC network, BP")
+# what is said above the tables of other studies, by the beginning of their names
+STUDIES = {
+    "linear autoencoder": "AUTO",
+    "density of iris": "IRIS",
+    "generation": "GEN",
+}
 DEPTH_TEXT = """Test accuracy after the last epoch, in percent, of `examples/depth.py`, whose first lines describe
 the methods: back-propagation, predictive coding and error-based predictive coding on a plain network,
 then on a network with skips in the µPC parameterisation."""
@@ -279,7 +285,7 @@ def results_page(records: list[dict[str, Any]]) -> str:
     deep = {case: DEPTH.fullmatch(case[0]) for case in measured}
     cases = [case for case in paper if case in measured]
     for case in cases + sorted(c for c in measured if c not in paper and not deep[c]):
-        parts += [f"## {title(case)}", *picture(case, measured[case])]
+        parts += [f"## {title(case)}", *about(case), *picture(case, measured[case])]
         parts.append(case_table(measured[case], paper.get(case)))
         parts += [f'??? note "How {title(case)} was run"\n\n' + provenance(measured[case])]
     studies: dict[Case, dict[int, list[Row]]] = {}
@@ -321,6 +327,13 @@ def curves(rows: list[Row]) -> dict[str, list[list[float]]]:
 def image_of(case: Case) -> Path:
     name = re.sub(r"[^a-z0-9]+", "-", title(case).lower()).strip("-")
     return ROOT / "docs" / "images" / f"results-{name}.svg"
+
+
+def about(case: Case) -> list[str]:
+    """What is said above a table, and the figure that the script drew, if docs/images has it."""
+    said = [text for name, text in STUDIES.items() if case[0].startswith(name)]
+    path = image_of((*case[:2], "accuracy")).with_suffix(".png")
+    return said + [f"![{case[0]}, {case[1]}](images/{path.name})"] * path.exists()
 
 
 def picture(case: Case, rows: list[Row]) -> list[str]:

@@ -5,9 +5,13 @@ import re
 import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.linalg
+
+import pcx.data
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -33,9 +37,11 @@ def test_classify_learns_saves_and_draws(monkeypatch, capsys, tmp_path):
 
 
 SCRIPTS = [
+    "autoencoder.py",
     "classify.py",
     "compare_algorithms.py",
     "depth.py",
+    "generation.py",
     "memory.py",
     "scoreboard.py",
     "sweep.py",
@@ -156,3 +162,84 @@ def test_the_scoreboard_compares_with_back_propagation(monkeypatch, capsys, tmp_
     for seed in (0, 1):
         assert abs(last["Z-IL", seed] - last["BP-SE", seed]) < 2
     assert [*tmp_path.rglob("*.png")]
+
+
+def records_in(folder):
+    return [json.loads(path.read_text()) for path in (folder / "records").iterdir()]
+
+
+def test_autoencoders_learn_and_no_linear_map_is_better_than_pca(monkeypatch, tmp_path):
+    arguments = ["--images", 400, "--epochs", 12, "--T", 8, "--batch-size", 50, "--out", tmp_path]
+    run(monkeypatch, "autoencoder.py", *arguments)
+    found = {r["algorithm"]: r for r in records_in(tmp_path)}
+    assert set(found) == {"PC", "iPC", "BP", "PCA"}
+    for name in ("PC", "iPC", "BP"):
+        curve = list(found[name]["settings"]["mse_after_epoch"].values())
+        assert curve[-1] < 0.8 * curve[0]
+    # an oracle for PCA: the singular vectors of the centred images
+    data = pcx.data.load_digits(normalize=False).flat()
+    train, test = data.x_train[:400].astype(np.float64), data.x_test.astype(np.float64)
+    mean = train.mean(axis=0)
+    V = np.linalg.svd(train - mean, full_matrices=False)[2][:16]
+    projected = np.clip((test - mean) @ V.T @ V + mean, 0, 1)
+    expected = 1e3 * np.mean((projected - test) ** 2)
+    assert found["PCA"]["last"] == pytest.approx(expected, rel=1e-3)
+    assert (tmp_path / "digits.png").exists()
+
+
+@pytest.fixture
+def generation(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    return SimpleNamespace(**runpy.run_path(str(EXAMPLES / "generation.py"), run_name="generation"))
+
+
+def test_the_frechet_distance_of_gaussians_has_its_closed_forms(generation):
+    # covariances that commute: |m - m'|^2 + sum (sqrt(a) - sqrt(b))^2
+    m, a, b = np.array([1.0, -2.0]), np.array([4.0, 1.0]), np.array([9.0, 0.25])
+    distance = generation.frechet(m, np.diag(a), np.zeros(2), np.diag(b))
+    assert distance == pytest.approx(5 + 1 + 0.25)
+    # and that do not: the square root of the product, by SciPy
+    rng = np.random.default_rng(0)
+    A, B = (M @ M.T for M in rng.normal(size=(2, 3, 3)))
+    expected = np.trace(A + B - 2 * np.real(scipy.linalg.sqrtm(A @ B)))
+    assert generation.frechet(np.zeros(3), A, np.zeros(3), B) == pytest.approx(expected)
+    # of samples: moved by 2 in each of 3 directions, with the same covariance
+    x = rng.normal(size=(50, 3))
+    assert generation.fid(x, x + 2) == pytest.approx(12)
+
+
+def test_the_inception_score_has_its_values_by_hand(generation):
+    assert generation.inception_score(np.eye(4)) == pytest.approx(4)
+    assert generation.inception_score(np.full((5, 10), 0.1)) == pytest.approx(1)
+    # p(y) = (3/4, 1/4)
+    p = np.array([[1.0, 0.0], [0.5, 0.5]])
+    kl = np.log(4 / 3), 0.5 * np.log(2 / 3) + 0.5 * np.log(2)
+    assert generation.inception_score(p) == pytest.approx(np.exp(np.mean(kl)), rel=1e-6)
+
+
+def test_the_energy_distance_of_two_points_is_twice_theirs(generation):
+    a, b = np.array([[0.0, 0.0]]), np.array([[3.0, 4.0]])
+    assert generation.energy_distance(a, b) == 10
+    assert generation.energy_distance(a, a) == 0
+
+
+def test_samples_of_iris_are_near_its_density(monkeypatch, tmp_path):
+    given = ["--steps", 30, "--T", 40, "--burn-in", 300, "--dynamics", "heavy ball"]
+    run(monkeypatch, "generation.py", "--dataset", "iris", *given, "--out", tmp_path)
+    (record,) = records_in(tmp_path)
+    # two Gaussians one standard deviation apart in both features have about 0.6
+    assert 0 < record["last"] < 0.3
+    assert (tmp_path / "iris.png").exists()
+
+
+def test_digits_are_generated_and_scored(monkeypatch, capsys, tmp_path):
+    given = ["--images", 200, "--steps", 20, "--burn-in", 50, "--classifier-epochs", 20]
+    run(monkeypatch, "generation.py", *given, "--out", tmp_path)
+    assert float(re.search(r"test accuracy: (\S+) %", capsys.readouterr().out)[1]) > 90
+    found = {(r["algorithm"], r["metric"]): r["last"] for r in records_in(tmp_path)}
+    assert len(found) == 8
+    # images of the data themselves are the nearest to it, and score near the number of classes
+    fids = {name: value for (name, metric), value in found.items() if metric == "FID"}
+    assert min(fids, key=fids.get) == "training images"
+    assert 7 < found["training images", "IS"] <= 10
+    assert (tmp_path / "digits.png").exists()
