@@ -90,9 +90,16 @@ DEPTH = re.compile(r"(?P<depth>\d+) hidden layers of (?P<width>\d+)")
 DEPTH_METHODS = ("BP", "PC", "ePC", "muPC", "muPC network, ePC", "muPC network, BP")
 # what is said above the tables of other studies, by the beginning of their names
 STUDIES = {
-    "linear autoencoder": "AUTO",
-    "density of iris": "IRIS",
-    "generation": "GEN",
+    "linear autoencoder": """Mean squared error of test images made from their codes (`examples/autoencoder.py`,
+pixels and reconstructions in 0..1; the columns *best* and *last* are the same number, after the last epoch).
+PCA is the best that a linear map can do with as many numbers, and has no epochs.""",
+    "deconvolutional autoencoder": """As for the linear autoencoders, with deconvolutions from a code of
+8 x 4 x 4 numbers.""",
+    "density of iris": """Energy distance between samples of a network that learned by `MCPC` and the data, 0
+where both have one density (`examples/generation.py --dataset iris`). *epochs* are weight steps.""",
+    "generation": """Images drawn by `MCPC`, and by a variational autoencoder with the same decoder, compared
+with test images (`examples/generation.py`). FID and inception score come from a small classifier that the script
+trains: they compare these rows with each other, and not with the paper's values. *epochs* are weight steps.""",
 }
 DEPTH_TEXT = """Test accuracy after the last epoch, in percent, of `examples/depth.py`, whose first lines describe
 the methods: back-propagation, predictive coding and error-based predictive coding on a plain network,

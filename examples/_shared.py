@@ -116,6 +116,7 @@ def _write(folder, record, note):
         record["experiment"],
         record["dataset"],
         record["algorithm"],
+        record.get("metric", ""),
         f"e{record['epochs']}",
         f"s{record['seed']}",
         record["date"],
