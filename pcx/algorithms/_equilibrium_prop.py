@@ -158,12 +158,16 @@ class EquilibriumProp(PC):
         return Trained(prediction, mean(*energies), records[0]._replace(info=info))
 
     def start(self, x: Any, y: Any) -> tuple[Any, Any]:
-        """h := u, with the outputs free and nudged; no target, since y is in their cost."""
+        """h := u, with the outputs free and nudged; the target is in their cost."""
         self._hold()
         if y is not None:
             self._release(x, y)
-        prediction, _ = super().start(x, None)
+        with self.passes("forward"):
+            prediction = self.initialise(x, None)
         if y is not None:
+            if (target := self.target(y, prediction)) is not y:
+                self._hold()
+                self._release(x, target)
             self._check_rest(x)
         return prediction, None
 

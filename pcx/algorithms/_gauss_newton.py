@@ -10,9 +10,9 @@ from ..functional import pure, vmap
 from ..predictive_coding import Vode, traits, vodes
 from ..utils import step
 from ._energies import AXIS, BATCHED, CACHE
-from ._epc import NOT_FEED_FORWARD, energies_at, find_early_read, nodes_at
 from ._equilibrium import EquilibriumSolver, Problem, norm
 from ._equilibrium_prop import Nudged
+from ._errors import NOT_FEED_FORWARD, energies_at, find_early_read, nodes_at
 from ._lazy import is_additive
 from ._pc import PC
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ..algorithms import IPC, Backprop, compiled
 from ..algorithms._curvature import largest_curvatures, samples_are_coupled
 from ..algorithms._energies import CACHE, batch_size, batched
-from ..algorithms._epc import energies_at, find_early_read, to_errors, unrolled_energy
+from ..algorithms._errors import energies_at, find_early_read, to_errors, unrolled_energy
 from ..algorithms._lazy import observed, session, trace_wave
 from ..core import named_params
 from ..functional import pure

@@ -88,6 +88,18 @@ def test_gradients_are_those_of_numpy(mode, output, kind):
     assert not hasattr(last, "target")
 
 
+def test_the_target_of_a_subclass_is_the_one_of_the_cost():
+    class Smoothed(pxa.EquilibriumProp):
+        def target(self, y, prediction):
+            return 0.9 * y + 0.05 * prediction
+
+    net, x, y = problem("after", CE())
+    prediction = make(net, CE()).predict(x)
+    ours, _ = learned(Smoothed(model_of(net, CE()), 4, None, SGD), x, y)
+    expected, _ = learned(make(net, CE()), x, 0.9 * y + 0.05 * prediction)
+    assert_close(ours, expected, atol=1e-12)
+
+
 def test_a_random_sign_is_drawn_for_each_sample():
     net, x, y = problem("after")
     h = {b: equilibrium.sweeps(net, x, y, 4, b)[-1] for b in (0.3, -0.3)}
