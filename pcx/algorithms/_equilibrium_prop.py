@@ -42,6 +42,10 @@ NOT_AT_REST = """EquilibriumProp: without a nudge the states must rest where the
 {names} has a gradient there (noise, dropout, an energy of its own, a learned variance, a node used twice?). Put \
 the model in eval mode, or use NudgedPC"""
 
+OWN_HOOK = """EquilibriumProp: without a nudge the states must rest where the forward pass puts them, and of \
+`{cls}.{hook}` that is not known. If its gradient in the states is zero after the forward pass, mark the \
+method with `@pxa.lazy_safe`; if not, use NudgedPC"""
+
 NEEDS = """EquilibriumProp.train_step needs {what}: the estimate is of the gradient of a cost C(h_L, y) of the \
 output that follows from x. Use PC for a model without it"""
 
@@ -84,7 +88,8 @@ class EquilibriumProp(PC):
 
     Raises:
         ValueError: beta <= 0, an unknown mode, another `init` than "forward". When first called: no output that
-            y is clamped on; states that do not rest after the forward pass.
+            y is clamped on; states that do not rest after the forward pass, or an energy of a subclass of which
+            that is not known.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, pcx.algorithms as pxa, pcx.models as pxm
@@ -214,7 +219,10 @@ class EquilibriumProp(PC):
                 vode.beta.set(sign * jnp.abs(vode.beta.get()))
 
     def _check_rest(self, x: Any) -> None:
-        """Refuse a model whose states would move without a nudge."""
+        """Refuse a model, or an energy of a subclass, whose states would move without a nudge."""
+        for hook in ("sample_energies", "inference_energy"):
+            if not getattr(getattr(type(self), hook), "lazy_safe", False):
+                raise ValueError(OWN_HOOK.format(cls=type(self).__name__, hook=hook))
         nodes, names = vodes(self.model), self.vode_names
         dependencies = _lazy.trace_wave(x, None, self.model, _lazy.observed())
         moving = [dependencies.terms[i] for i in sorted(dependencies.active)]

@@ -299,6 +299,14 @@ def test_what_does_not_rest_after_the_forward_pass_is_refused():
     model.vodes[0] = pxc.GaussianVode((5,))
     with pytest.raises(ValueError, match=r"must rest .* `vodes\[0\]` has a gradient"):
         pxa.EquilibriumProp(model).train_step(x, y)
+
+    class Decaying(pxa.EquilibriumProp):
+        def sample_energies(self, x, y, *, model):
+            F = super().sample_energies(x, y, model=model)
+            return F + 0.1 * jnp.sum(model.vodes[0].get("h") ** 2, axis=-1)
+
+    with pytest.raises(ValueError, match=r"must rest .* `Decaying.sample_energies` that is not kn"):
+        Decaying(Small()).train_step(x, y)
     unclamped = Small()
     unclamped.vodes[-1].h.frozen = False
     with (
@@ -314,6 +322,20 @@ def test_what_does_not_rest_after_the_forward_pass_is_refused():
         pxa.EquilibriumProp(Small(), mode="forward")
     with pytest.raises(ValueError, match="beta must be positive"):
         pxa.EquilibriumProp(Small(), beta=-0.1)
+
+
+def test_an_energy_of_a_subclass_that_is_declared_to_rest_is_used():
+    class Halved(pxa.EquilibriumProp):
+        @pxa.lazy_safe
+        def inference_energy(self, x, y, *, model):
+            return 0.5 * super().inference_energy(x, y, model=model)
+
+    net, x, y = problem("after", CE())
+    options = {"T": 3, "weight_optim": SGD, "beta": 0.1}
+    ours, _ = learned(Halved(model_of(net, CE()), state_optim=optax.sgd(0.4), **options), x, y)
+    slower = pxa.EquilibriumProp(model_of(net, CE()), state_optim=optax.sgd(0.2), **options)
+    expected, _ = learned(slower, x, y)
+    assert_close(ours, expected, atol=1e-12)
 
 
 def test_red_black_refuses_what_it_cannot_sweep():
