@@ -1,20 +1,26 @@
 # ruff: noqa: T201
 """Plant one-line defects and count those that no test notices.
 
-    python tests/mutate.py pcx/utils/_step.py tests/utils
-    python tests/mutate.py pcx/core/_filter.py tests/core --most 20
+    python -m tests.mutate pcx/utils/_step.py tests/utils
+    python -m tests.mutate pcx/core/_filter.py tests/core --most 20
+    python -m tests.mutate --most 300 --record      # anywhere in pcx, each with the tests of its folder
 
 Works on a copy of the repository. A defect that survives is a line whose behaviour no test pins down.
+Tests that end after `--seconds` say nothing: the defect is counted apart.
 """
 
 import argparse
 import ast
+import collections
+import os
 import random
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from benchmarks import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 OPERATORS = {
@@ -101,58 +107,116 @@ class Mutator(ast.NodeTransformer):
         return node
 
 
+# tests of a folder of pcx, besides those of the same name; what is not listed has only these
+FURTHER = {
+    "core": ["functional"],
+    "functional": ["core"],
+    "predictive_coding": ["conformance"],
+    "nn": ["conformance/test_layers.py"],
+    "algorithms": ["conformance/test_algorithms.py"],
+    "_lazy": [
+        "algorithms/test_pc.py",
+        "algorithms/test_inference.py",
+        "algorithms/test_search_lazy.py",
+    ],
+}
+
+
+def tests_of(module: str) -> list[str]:
+    """The tests of a module, those that most likely notice a defect first."""
+    folder, stem = Path(module).parent.name, Path(module).stem.strip("_")
+    own = sorted(Path(ROOT, "tests", folder).glob("test_*.py"))
+    named = [test for test in own if stem in test.stem]
+    mention = [test for test in own if test not in named and stem in test.read_text()]
+    chosen = [*named, *(mention or own)]
+    below = [f"tests/{name}" for name in FURTHER.get(folder, [])]
+    return [module, *[str(test.relative_to(ROOT)) for test in chosen], *below]
+
+
+def places_of(module: str) -> list[int]:
+    counter = Mutator(None)
+    counter.visit(ast.parse((ROOT / module).read_text()))
+    return list(range(counter.seen + 1))
+
+
+def sample(count: int, seed: int) -> list[tuple[str, int]]:
+    """So many places of all of pcx, each with the same probability."""
+    modules = sorted(str(path.relative_to(ROOT)) for path in Path(ROOT, "pcx").rglob("*.py"))
+    # an `__init__` lists names; the compatibility layer and versions are data
+    modules = [m for m in modules if not Path(m).name.startswith("__")]
+    places = [(module, place) for module in modules for place in places_of(module)]
+    return random.Random(seed).sample(places, min(count, len(places)))
+
+
+def attempt(
+    copy: Path, module: str, place: int, tests: list[str], seconds: float
+) -> tuple[str, str]:
+    """Plant one defect: what it is, and "noticed", "SURVIVED" or "out of time"."""
+    source = (ROOT / module).read_text()
+    mutator = Mutator(place)
+    tree = ast.fix_missing_locations(mutator.visit(ast.parse(source)))
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
+    environment = {**os.environ, "PYTHONPATH": str(copy)}
+    (copy / module).write_text(ast.unparse(tree))
+    try:
+        done = subprocess.run(
+            command, cwd=copy, capture_output=True, timeout=seconds, env=environment
+        )
+        outcome = "noticed" if done.returncode else "SURVIVED"
+    except subprocess.TimeoutExpired:
+        outcome = "out of time"
+    finally:
+        (copy / module).write_text(source)
+    print(f"{outcome:14} {module} {mutator.what}", flush=True)
+    return mutator.what, outcome
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("module", help="file to change, relative to the repository")
-    parser.add_argument("tests", nargs="+", help="tests to run, relative to the repository")
+    parser.add_argument("module", nargs="?", help="file to change, relative to the repository")
+    parser.add_argument("tests", nargs="*", help="tests to run, relative to the repository")
     parser.add_argument("--most", type=int, default=30, help="number of defects")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=600, help="for the tests of one defect")
+    parser.add_argument(
+        "--record", action="store_true", help="write benchmarks/results/mutants/DATE.json"
+    )
     options = parser.parse_args()
 
-    source = (ROOT / options.module).read_text()
-    counter = Mutator(None)
-    counter.visit(ast.parse(source))
-    places = list(range(counter.seen + 1))
-    random.Random(options.seed).shuffle(places)
-    survivors = []
+    if options.module is None:
+        chosen = sample(options.most, options.seed)
+    else:
+        places = places_of(options.module)
+        random.Random(options.seed).shuffle(places)
+        chosen = [(options.module, place) for place in places[: options.most]]
+    found = []
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "repo"
         ignore = shutil.ignore_patterns(".git", ".venv*", "site", "*.ipynb", "results")
         shutil.copytree(ROOT, copy, ignore=ignore)
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-x",
-            "-p",
-            "no:cacheprovider",
-            *options.tests,
-        ]
-        if subprocess.run(command, cwd=copy, capture_output=True).returncode:
-            print("the tests fail without any defect", file=sys.stderr)
-            return 2
-        for place in places[: options.most]:
-            mutator = Mutator(place)
-            tree = ast.fix_missing_locations(mutator.visit(ast.parse(source)))
-            (copy / options.module).write_text(ast.unparse(tree))
-            try:
-                failed = (
-                    subprocess.run(command, cwd=copy, capture_output=True, timeout=600).returncode
-                    != 0
-                )
-            except subprocess.TimeoutExpired:
-                failed = True
-            print(
-                f"{'noticed ' if failed else 'SURVIVED'} {options.module} {mutator.what}",
-                flush=True,
-            )
-            if not failed:
-                survivors.append(mutator.what)
-    tried = min(options.most, len(places))
-    print(f"{tried} defects, {tried - len(survivors)} noticed, {len(survivors)} survived")
+        if options.module is not None:
+            command = [sys.executable, "-m", "pytest", "-q", "-x", *options.tests]
+            if subprocess.run(command, cwd=copy, capture_output=True).returncode:
+                print("the tests fail without any defect", file=sys.stderr)
+                return 2
+        record = {"machine": machine.describe()} if options.record else {}
+        for module, place in chosen:
+            tests = options.tests or tests_of(module)
+            what, outcome = attempt(copy, module, place, tests, options.seconds)
+            found.append({"module": module, "defect": what, "outcome": outcome})
+            counts = collections.Counter(f["outcome"] for f in found)
+            if options.record:  # after each, because all together take hours
+                record |= {
+                    "command": " ".join(["python -m tests.mutate", *sys.argv[1:]]),
+                    "tried": len(found),
+                    "outcomes": dict(counts),
+                    "survived": [f for f in found if f["outcome"] == "SURVIVED"],
+                    "defects": found,
+                }
+                machine.write_record(record, "mutants")
+    print(f"{len(found)} defects: {', '.join(f'{n} {what}' for what, n in counts.items())}")
     return 0
 
 
