@@ -96,9 +96,9 @@ def write_record(folder, *, dataset, history, note="", **rest):
     return _write(folder, record, note)
 
 
-def write_value(folder, *, value, metric, **rest):
+def write_value(folder, *, value, metric, note="", **rest):
     """Write the record of one number that is no accuracy, in the same format; its path."""
-    return _write(folder, {"metric": metric, "best": value, "last": value, **rest}, "")
+    return _write(folder, {"metric": metric, "best": value, "last": value, **rest}, note)
 
 
 def _write(folder, record, note):

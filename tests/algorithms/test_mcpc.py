@@ -34,9 +34,9 @@ def _float64():
 GAMMA, M = 0.1, 0.7
 FORMS = {
     "first_order": {},
-    "second_order": {"momentum": M},
+    "second_order": {"momentum": M, "form": "second_order"},
     "explicit": {"momentum": M, "form": "explicit"},
-    "heavy_ball": {"momentum": M, "form": "heavy_ball"},
+    "heavy_ball": {"momentum": M},
 }
 
 
@@ -83,7 +83,7 @@ def test_without_noise_it_is_pc():
     assert_close(learned(cold, x, y)[0], flatten(expected.grads), atol=1e-12)
     assert cold.lazy
     # momentum as a heavy ball is PC's SGD with momentum
-    ball = pxa.langevin(0.1, 0.0, momentum=0.5, form="heavy_ball")
+    ball = pxa.langevin(0.1, 0.0, momentum=0.5)
     heavy = pxa.MCPC(model_of(net), 5, ball, optax.sgd(1.0))
     expected = pc.pc(net, x, y, T=5, optim=OPTIMISERS["momentum"][1])
     assert_close(learned(heavy, x, y)[0], flatten(expected.grads), atol=1e-12)

@@ -188,39 +188,38 @@ def test_autoencoders_learn_and_no_linear_map_is_better_than_pca(monkeypatch, tm
 
 
 @pytest.fixture
-def generation(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    return SimpleNamespace(**runpy.run_path(str(EXAMPLES / "generation.py"), run_name="generation"))
+def scores():
+    return SimpleNamespace(**runpy.run_path(str(EXAMPLES / "_scores.py")))
 
 
-def test_the_frechet_distance_of_gaussians_has_its_closed_forms(generation):
+def test_the_frechet_distance_of_gaussians_has_its_closed_forms(scores):
     # covariances that commute: |m - m'|^2 + sum (sqrt(a) - sqrt(b))^2
     m, a, b = np.array([1.0, -2.0]), np.array([4.0, 1.0]), np.array([9.0, 0.25])
-    distance = generation.frechet(m, np.diag(a), np.zeros(2), np.diag(b))
+    distance = scores.frechet(m, np.diag(a), np.zeros(2), np.diag(b))
     assert distance == pytest.approx(5 + 1 + 0.25)
     # and that do not: the square root of the product, by SciPy
     rng = np.random.default_rng(0)
     A, B = (M @ M.T for M in rng.normal(size=(2, 3, 3)))
     expected = np.trace(A + B - 2 * np.real(scipy.linalg.sqrtm(A @ B)))
-    assert generation.frechet(np.zeros(3), A, np.zeros(3), B) == pytest.approx(expected)
+    assert scores.frechet(np.zeros(3), A, np.zeros(3), B) == pytest.approx(expected)
     # of samples: moved by 2 in each of 3 directions, with the same covariance
     x = rng.normal(size=(50, 3))
-    assert generation.fid(x, x + 2) == pytest.approx(12)
+    assert scores.fid(x, x + 2) == pytest.approx(12)
 
 
-def test_the_inception_score_has_its_values_by_hand(generation):
-    assert generation.inception_score(np.eye(4)) == pytest.approx(4)
-    assert generation.inception_score(np.full((5, 10), 0.1)) == pytest.approx(1)
+def test_the_inception_score_has_its_values_by_hand(scores):
+    assert scores.inception_score(np.eye(4)) == pytest.approx(4)
+    assert scores.inception_score(np.full((5, 10), 0.1)) == pytest.approx(1)
     # p(y) = (3/4, 1/4)
     p = np.array([[1.0, 0.0], [0.5, 0.5]])
     kl = np.log(4 / 3), 0.5 * np.log(2 / 3) + 0.5 * np.log(2)
-    assert generation.inception_score(p) == pytest.approx(np.exp(np.mean(kl)), rel=1e-6)
+    assert scores.inception_score(p) == pytest.approx(np.exp(np.mean(kl)), rel=1e-6)
 
 
-def test_the_energy_distance_of_two_points_is_twice_theirs(generation):
+def test_the_energy_distance_of_two_points_is_twice_theirs(scores):
     a, b = np.array([[0.0, 0.0]]), np.array([[3.0, 4.0]])
-    assert generation.energy_distance(a, b) == 10
-    assert generation.energy_distance(a, a) == 0
+    assert scores.energy_distance(a, b) == 10
+    assert scores.energy_distance(a, a) == 0
 
 
 def test_samples_of_iris_are_near_its_density(monkeypatch, tmp_path):
