@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,7 @@ def random_crop(
     *,
     size: int | None = None,
     padding: int = 0,
-    fill: ArrayLike = 0.0,
+    fill: ArrayLike | Sequence[float] = 0.0,
 ) -> Shaped[np.ndarray, "n channels height width"]:
     """Pad every side, then cut a square out of each image at a place of its own, uniformly drawn.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -40,7 +40,12 @@ def device_flip(
 
 
 def device_crop(
-    key: Any, x: Any, *, size: int | None = None, padding: int = 0, fill: ArrayLike = 0.0
+    key: Any,
+    x: Any,
+    *,
+    size: int | None = None,
+    padding: int = 0,
+    fill: ArrayLike | Sequence[float] = 0.0,
 ) -> Shaped[jax.Array, "n channels height width"]:
     """Pad every side, then cut a square out of each image at a place of its own; see `random_crop`.
 

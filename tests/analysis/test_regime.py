@@ -280,6 +280,7 @@ def test_a_model_with_batch_statistics_has_no_sample_alone(rng):
     np.testing.assert_allclose(found.lambda_max, 1 + np.linalg.norm(W, 2) ** 2, rtol=1e-6)
 
 
+@pytest.mark.wrong_types
 def test_what_cannot_be_measured_is_refused():
     with pytest.raises(TypeError, match=r"takes an algorithm of pcx.algorithms.*got MLP"):
         pxan.regime(pxm.MLP([2, 2]), np.ones((1, 2)))
