@@ -1,14 +1,18 @@
 """What the scripts that compare algorithms share: data, records of runs, and the look of figures."""
 
+import dataclasses
 import datetime
+import functools
 import importlib.metadata
 import json
 import os
 import platform
+import sys
 from pathlib import Path
 
 import jax
 import matplotlib
+import numpy as np
 
 import pcx
 import pcx.data
@@ -21,7 +25,10 @@ NAMES = {
     "mnist": "MNIST",
     "fashion-mnist": "FashionMNIST",
     "cifar10": "CIFAR-10",
+    "two-moons": "Two Moons",
+    "two-circles": "Two Circles",
 }
+PLANE = {"two-moons": pcx.data.two_moons, "two-circles": pcx.data.two_circles}
 FLAT = ("digits", "mnist", "fashion-mnist")
 TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
 
@@ -51,11 +58,24 @@ def load(parser, arguments):
             return pcx.data.load_digits().flat()
         if name == "cifar10":
             return pcx.data.load_cifar10(arguments.data_dir or ".")
+        if name in PLANE:
+            return PLANE[name](test_samples=1000)
         if arguments.data_dir is None:
             raise FileNotFoundError(no_data_dir(name))
         return pcx.data.load_idx(name, arguments.data_dir).flat()
     except (FileNotFoundError, ImportError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
+
+
+def first(data, size):
+    """The first `size` training samples, and a fifth as many to test on."""
+    return dataclasses.replace(
+        data,
+        x_train=data.x_train[:size],
+        y_train=data.y_train[:size],
+        x_test=data.x_test[: size // 5],
+        y_test=data.y_test[: size // 5],
+    )
 
 
 def no_data_dir(name):
@@ -101,13 +121,53 @@ def write_value(folder, *, value, metric, note="", **rest):
     return _write(folder, {"metric": metric, "best": value, "last": value, **rest}, note)
 
 
-def _write(folder, record, note):
-    record |= {
+def write_analysis(folder, *, analysis, dataset, **rest):
+    """Write the record of an analysis, in the second format of docs/record_format.md; it and its path."""
+    record = {"analysis": analysis, "dataset": NAMES[dataset], **rest} | provenance()
+    path = Path(folder) / f"{analysis}-{dataset}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(plain(record), ensure_ascii=False, allow_nan=False)
+    # a line for each field, as most of them are long tables of numbers
+    path.write_text(text.replace('], "', '],\n "').replace('}, "', '},\n "') + "\n")
+    return json.loads(path.read_text()), path
+
+
+def plain(value):
+    """Four digits of every number, for a record; None for those that JSON does not have."""
+    if isinstance(value, dict):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [plain(inner) for inner in value]
+    if isinstance(value, float | np.floating):
+        return float(f"{value:.4g}") if np.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value
+
+
+def provenance():
+    """What it ran on, with which versions, and when."""
+    return {
         "hardware": hardware(),
         "versions": {name: importlib.metadata.version(name) for name in ("jax", "optax", "equinox")}
         | {"pcx": pcx.__version__},
         "date": datetime.date.today().isoformat(),
     }
+
+
+def command(arguments, *names):
+    """The command line that gives the same numbers, from the options that are named."""
+    words = [f"python examples/{Path(sys.argv[0]).name} --dataset {arguments.dataset}"]
+    if arguments.data_dir is not None:
+        words.append("--data-dir DIR")
+    for name in names:
+        value = getattr(arguments, name)
+        if isinstance(value, list):
+            value = " ".join(map(str, value))
+        words.append(f"--{name.replace('_', '-')} {value}")
+    return " ".join(words)
+
+
+def _write(folder, record, note):
+    record |= provenance()
     if note:
         record["note"] = note
     folder = Path(folder)
@@ -143,6 +203,11 @@ def tidy(axes):
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e8e8e8", linewidth=0.8)
     axes.set_axisbelow(True)
+
+
+def styled(draw):
+    """A function that draws, in the style of pcx, which fits light and dark pages."""
+    return functools.wraps(draw)(plt.style.context("pcx.figures")(draw))
 
 
 def save(figure, path):

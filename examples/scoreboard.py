@@ -24,7 +24,19 @@ import jax
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
-from _shared import INK, MUTED, add_arguments, batches, load, save, table, tidy, write_record
+from _shared import (
+    INK,
+    MUTED,
+    add_arguments,
+    batches,
+    first,
+    load,
+    plain,
+    save,
+    table,
+    tidy,
+    write_record,
+)
 
 import pcx as px
 import pcx.algorithms as pxa
@@ -126,15 +138,6 @@ def fastest(runs):
     return min(np.min(run["seconds"][1:]) if len(run) > 1 else run["seconds"][0] for run in runs)
 
 
-def plain(value):
-    """Rounded numbers for a record; None for those that JSON does not have."""
-    if isinstance(value, dict):
-        return {key: plain(inner) for key, inner in value.items()}
-    if isinstance(value, float):
-        return float(f"{value:.4g}") if np.isfinite(value) else None
-    return value
-
-
 def plot(histories, regimes, title, path):
     """Accuracy, regime and time, algorithms ordered by accuracy."""
     mean = lambda name: np.mean([run.last("val_accuracy") for run in histories[name]])
@@ -177,14 +180,7 @@ def main():
     parser.add_argument("--images", type=int, default=10_000, help="at most so many to train on")
     arguments = parser.parse_args()
     data, dataset = load(parser, arguments), arguments.dataset
-    size = arguments.images
-    data = dataclasses.replace(
-        data,
-        x_train=data.x_train[:size],
-        y_train=data.y_train[:size],
-        x_test=data.x_test[: size // 5],
-        y_test=data.y_test[: size // 5],
-    )
+    data = first(data, arguments.images)
     epochs = arguments.epochs or EPOCHS[dataset]
     # back-propagation is what the others are compared with
     names = list(dict.fromkeys(["BP-SE", "BP-CE", *arguments.algorithms]))

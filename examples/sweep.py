@@ -16,17 +16,14 @@ study from its trials. Writes a JSON record of all settings that were tried in t
 """
 
 import argparse
-import datetime
-import importlib.metadata
 import json
 import time
 
 import jax
 import numpy as np
 import optax
-from _shared import NAMES, add_arguments, hardware, load, table
+from _shared import NAMES, add_arguments, load, provenance, table
 
-import pcx
 import pcx.algorithms as pxa
 import pcx.data
 import pcx.models as pxm
@@ -182,13 +179,9 @@ def main():
             for r in results
         ],
         "seconds": round(seconds, 1),
-        "hardware": hardware(),
-        "versions": {name: importlib.metadata.version(name) for name in ("jax", "optax", "equinox")}
-        | {"pcx": pcx.__version__},
-        "date": datetime.date.today().isoformat(),
         "command": f"python examples/sweep.py --dataset {arguments.dataset}{where} --epochs {epochs} "
         f"--seeds {' '.join(map(str, arguments.seeds))}{structure}",
-    }
+    } | provenance()
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / "sweep.json"
     path.write_text(json.dumps(record, indent=1) + "\n")

@@ -42,7 +42,8 @@ class Backprop(PC):
         *args: Any,
         **options: Any,
     ):
-        super().__init__(model, 0, None, *args, **options)
+        super().__init__(model, T, None, *args, **options)
+        self.T = 0
 
     def train(self, x: Any, y: Any) -> Trained:
         """One step on the weights."""

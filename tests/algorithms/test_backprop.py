@@ -62,3 +62,10 @@ def test_prediction_and_energy():
     np.testing.assert_allclose(
         algorithm.eval_step(x, y)["energy"], SQUARED.value(y, u).mean(), atol=1e-12
     )
+
+
+def test_an_optimiser_in_the_place_of_the_steps_is_refused_and_not_left_out():
+    net, *_ = problem("after", SQUARED)
+    with pytest.raises(ValueError, match="T is the number of inference steps"):
+        pxa.Backprop(model_of(net), optax.sgd(0.1))
+    assert pxa.Backprop(model_of(net), 8).T == 0
