@@ -1,4 +1,4 @@
-"""Tables and curves from records: docs/results.md with its figures, and the marked parts of README.md.
+"""Pages and figures from records: docs/results.md, docs/analyses.md, and the marked parts of README.md.
 
     python docs/_generate.py            # rewrite them
     python docs/_generate.py --check    # exit status 1 if a file is not what the records say
@@ -49,6 +49,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
+import _analyses
 import _curves
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -462,7 +463,11 @@ def generate() -> dict[Path, str]:
     readme = (ROOT / "README.md").read_text()
     readme = replace_block(readme, "accuracy", readme_accuracy(records))
     readme = replace_block(readme, "speed", readme_speed(read_speed_records()))
-    return {ROOT / "docs" / "results.md": results_page(records), ROOT / "README.md": readme}
+    return {
+        ROOT / "docs" / "results.md": results_page(records),
+        ROOT / "docs" / "analyses.md": _analyses.page(_analyses.read()),
+        ROOT / "README.md": readme,
+    }
 
 
 def main() -> int:
@@ -473,10 +478,14 @@ def main() -> int:
     stale = [path for path in made if not path.exists() or path.read_text() != made[path]]
     drawn = pictures(read_records())
     stale += [path for path, values in drawn.items() if not _curves.shows(path, values)]
+    analysed = {_analyses.image_of(record): record for record in _analyses.read()}
+    stale += [path for path, record in analysed.items() if not _analyses.shows(path, record)]
     for path in stale:
         print(f"{'out of date' if check else 'written'}: {path.relative_to(ROOT)}")
         if not check and path in made:
             path.write_text(made[path])
+        elif not check and path in analysed:
+            _analyses.draw(path, analysed[path])
         elif not check:
             _curves.draw(path, drawn[path])
     return 1 if check and stale else 0

@@ -210,6 +210,11 @@ def styled(draw):
     return functools.wraps(draw)(plt.style.context("pcx.figures")(draw))
 
 
+def colour(k):
+    """The k-th colour of the style in use. matplotlib would look "C0" up only when the figure is saved."""
+    return plt.rcParams["axes.prop_cycle"].by_key()["color"][k]
+
+
 def save(figure, path):
     """Write a figure and let go of it."""
     path = Path(path)

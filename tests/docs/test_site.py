@@ -40,6 +40,9 @@ def test_the_results_and_the_tables_of_the_readme_are_what_the_records_say():
     stale = [path for path, text in generate.generate().items() if path.read_text() != text]
     drawn = generate.pictures(generate.read_records())
     stale += [path for path, values in drawn.items() if not curves.shows(path, values)]
+    analyses = load(DOCS / "_analyses.py")
+    found = {analyses.image_of(record): record for record in analyses.read()}
+    stale += [path for path, record in found.items() if not analyses.shows(path, record)]
     assert not stale, f"out of date: {stale}; run `python docs/_generate.py`"
 
 

@@ -1,6 +1,7 @@
 """The scripts in examples/ run, and do what they say."""
 
 import json
+import math
 import re
 import runpy
 import sys
@@ -41,9 +42,13 @@ SCRIPTS = [
     "classify.py",
     "compare_algorithms.py",
     "depth.py",
+    "energy_propagation.py",
     "generation.py",
+    "linear_theory.py",
     "memory.py",
+    "out_of_distribution.py",
     "scoreboard.py",
+    "stability.py",
     "sweep.py",
 ]
 
@@ -242,3 +247,70 @@ def test_digits_are_generated_and_scored(monkeypatch, capsys, tmp_path):
     assert min(fids, key=fids.get) == "training images"
     assert 7 < found["training images", "IS"] <= 10
     assert (tmp_path / "digits.png").exists()
+
+
+def small(monkeypatch, tmp_path, name, *arguments):
+    """The record of a run of a script, which has drawn a figure as well."""
+    run(monkeypatch, name, *arguments, "--epochs", 1, "--out", tmp_path)
+    (path,) = tmp_path.glob("*.json")
+    assert path.with_suffix(".png").exists()
+    return json.loads(path.read_text())
+
+
+def test_stability_counts_what_diverged_as_chance(monkeypatch, tmp_path):
+    arguments = ["--widths", 4, "--rates", 0.01, 1e4, "--seeds", 0]
+    record = small(monkeypatch, tmp_path, "stability.py", *arguments)
+    for name in ("SGD", "AdamW"):
+        (kept,), (lost,) = record["accuracy"][name]["4"]
+        assert 0 <= kept <= 100
+        assert lost == 50
+        assert {"optimiser": name, "width": 4, "state_rate": 1e4, "seed": 0} in record["diverged"]
+    bp = record["back_propagation"]
+    assert bp["SGD"]["4"] != bp["AdamW"]["4"]
+
+
+def test_energy_reaches_a_layer_further_down_with_each_step(monkeypatch, tmp_path):
+    arguments = ["--width", 4, "--rates", 0.01, "--seeds", 0, "--steps", 2]
+    record = small(monkeypatch, tmp_path, "energy_propagation.py", *arguments)
+    first, second, third = record["energies"]
+    assert first[:2] == [0, 0] and first[2] > 0  # noqa: PT018
+    assert second[0] == 0 < second[1]
+    assert third[0] > 0
+    (((ratio, _),),) = record["ratios"]
+    assert math.isclose(ratio, first[-1] / second[-1], rel_tol=1e-2)
+    assert set(record["inits"]) == {"forward", "zero", "normal"}
+
+
+def test_the_energy_before_inference_is_the_softmax_score(monkeypatch, tmp_path):
+    arguments = ["--dataset", "digits", "--images", 64, "--test", 40, "--hidden", 8]
+    record = small(monkeypatch, tmp_path, "out_of_distribution.py", *arguments)
+    scores = record["apart"]["noise"]
+    for share in ("100%", "25%"):
+        assert scores["energy before"][share]["auroc"] == scores["softmax"][share]["auroc"]
+    assert (
+        record["data"]["digits"]["nll"]["energy after"]
+        < record["data"]["digits"]["nll"]["energy before"]
+    )
+
+
+def test_rank_correlation_and_the_lowest_quarter(monkeypatch):
+    from scipy.stats import spearmanr
+
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    script = runpy.run_path(str(EXAMPLES / "out_of_distribution.py"), run_name="script")
+    a, b = np.random.default_rng(0).integers(0, 6, size=(2, 50))  # with many ties
+    assert math.isclose(script["rank_correlation"](a, b), spearmanr(a, b).statistic, abs_tol=1e-12)
+    assert script["lowest"](np.array([3.0, 1.0, 4.0, 2.0, 9.0, 8.0, 7.0, 6.0]), 0.25).tolist() == [
+        1,
+        2,
+    ]
+
+
+def test_inference_never_gets_below_the_closed_form(monkeypatch, tmp_path):
+    arguments = ["--images", 128, "--width", 6, "--times", 1, 25, "--depths"]
+    record = small(monkeypatch, tmp_path, "linear_theory.py", *arguments)
+    for own in record["energies"].values():
+        assert all(n >= t * 0.999 for n, t in zip(own["numerical"], own["theory"], strict=True))
+    # the first steps have the same weights: longer inference gets nearer
+    short, long = (own["numerical"][0] for own in record["energies"].values())
+    assert record["energies"]["25.0"]["theory"][0] <= long * 1.001 < short * 1.001
