@@ -10,6 +10,7 @@ from tests.docs.test_site import load
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 generate = load(DOCS / "_generate.py")
 curves = load(DOCS / "_curves.py")
+analyses = load(DOCS / "_analyses.py")
 
 
 def record(**changes):
@@ -177,3 +178,21 @@ def test_the_speed_table_has_the_newest_ratio_of_each_case():
     assert "| pcx, `pxa.PC` | 0.50 |" in text
     assert "| FabricPC | 3.00 |" in text
     assert "a CPU, 2026-01-01; a CPU, 2026-02-01" in text
+
+
+def test_the_page_of_analyses_has_nothing_without_a_record():
+    assert "|" not in analyses.page([])
+    assert "##" not in analyses.page([])
+    with pytest.raises(ValueError, match="seconds"):
+        analyses.check({"analysis": "stability"})
+
+
+def test_the_table_of_stability_has_the_means_of_the_seeds():
+    found = {
+        "rates": [0.1],
+        "accuracy": {"SGD": {"8": [[50.0, 60.0]]}},
+        "back_propagation": {"SGD": {"8": [90.0, 95.0]}},
+        "diverged": [{}],
+        "chance": 50.0,
+    }
+    assert row_of(analyses.stability(found), "SGD") == ["SGD", "8", "55.0", "92.5"]
