@@ -36,30 +36,38 @@ TITLES = {
 MODULES = {"momentum": "stability"}
 
 CLAIMS = {
-    "stability": """**Paper** (Fig. 7, 13, 16). With AdamW on the weights, training breaks down to chance at ever
-smaller state rates as the network gets wider; with SGD it does not, nor does back-propagation with either.""",
-    "momentum": """**Paper** (Fig. 9, 10; VGG on CIFAR-100). The right momentum of the states improves accuracy a
-lot, and nudging bears larger momenta and rates than plain predictive coding.""",
-    "energy-propagation": """**Paper** (Fig. 6, 14, 15). After inference the energy is orders of magnitude
-smaller in the first layer than in the last unless the state rate is near 1, and yet small rates are the more accurate.
-Forward initialisation is better than zeros or noise, the less so the more steps there are.""",
-    "out-of-distribution": """**Paper** (Fig. 19 to 25; curves without numbers). The energy tells unfamiliar data
-apart better than the softmax does, most of all among the lowest 25 % of the scores. Both agree before inference and
-are decorrelated after it.""",
-    "linear-theory": """**Paper** (JPC, Fig. 1 and 2). The energy of a linear network after inference comes to
-the closed form as inference gets longer, and accuracy gains with it. Heun's method is faster than Euler's.""",
+    "stability": """\
+**Paper** (Fig. 7, 13, 16). With AdamW on the weights, training breaks down to chance at ever smaller state
+rates as the network gets wider; with SGD it does not, nor does back-propagation with either.""",
+    "momentum": """\
+**Paper** (Fig. 9, 10; VGG on CIFAR-100). The right momentum of the states improves accuracy a lot, and
+nudging bears larger momenta and rates than plain predictive coding.""",
+    "energy-propagation": """\
+**Paper** (Fig. 6, 14, 15). After inference the energy is orders of magnitude smaller in the first layer
+than in the last unless the state rate is near 1, and yet small rates are the more accurate. Forward
+initialisation is better than zeros or noise, the less so the more steps there are.""",
+    "out-of-distribution": """\
+**Paper** (Fig. 19 to 25; curves without numbers). The energy tells unfamiliar data apart better than the
+softmax does, most of all among the lowest 25 % of the scores. Both agree before inference and are
+decorrelated after it.""",
+    "linear-theory": """\
+**Paper** (JPC, Fig. 1 and 2). The energy of a linear network after inference comes to the closed form as
+inference gets longer, and accuracy gains with it. Heun's method is faster than Euler's.""",
 }
 
 # in words: the numbers are in the tables
 SEEN = {
-    "stability": """**Seen.** The same on Two Moons: with AdamW the widest network falls to chance at a state rate ten
-times smaller than the one that harms the narrower ones; with SGD every network trains at every rate.""",
-    "energy-propagation": """**Seen.** The imbalance, yes: ratios grow with the square of the state rate. That small
-rates are more accurate, no: accuracy on Two Moons hardly depends on the rate, until it falls at a rate of 1.""",
-    "linear-theory": """**Seen.** The longer inference, the nearer the closed form; accuracy gained from the shortest
-inference to the middle one, not beyond. Heun was not faster: up to the same t, at the same accuracy, it took
-about twice the evaluations of Euler with the largest of JPC's step sizes. JPC chose t and step for each by
-accuracy, which gave Euler smaller steps in several cases.""",
+    "stability": """\
+**Seen.** The same on Two Moons: with AdamW the widest network falls to chance at a state rate ten times
+smaller than the one that harms the narrower ones; with SGD every network trains at every rate.""",
+    "energy-propagation": """\
+**Seen.** The imbalance, yes: ratios grow with the square of the state rate. That small rates are more
+accurate, no: accuracy on Two Moons hardly depends on the rate, until it falls at a rate of 1.""",
+    "linear-theory": """\
+**Seen.** The longer inference, the nearer the closed form; accuracy gained from the shortest inference to
+the middle one, not beyond. Heun was not faster: up to the same t, at the same accuracy, it took about twice
+the evaluations of Euler with the largest of JPC's step sizes. JPC chose t and step for each by accuracy,
+which gave Euler smaller steps in several cases.""",
 }
 
 
