@@ -191,7 +191,7 @@ def generator(x, y, labels, seed, arguments):
 
 def note(arguments, name, seed, value, metric, experiment, steps, start, settings, **rest):
     """Write the record of a number."""
-    names = ("images", "steps", "T", "gamma", "lr", "burn_in")
+    names = ("images", "steps", "T", "gamma", "lr", "burn_in", "classifier_epochs")
     given = "".join(
         f" --{k.replace('_', '-')} {getattr(arguments, k)}" for k in names if getattr(arguments, k)
     )
