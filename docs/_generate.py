@@ -105,7 +105,8 @@ form of the dynamics (eqs 5-6 of the paper) forgets its velocity in 1000 steps a
 10.""",
     "generation": """Images drawn by `MCPC`, and by a variational autoencoder with the same decoder, compared
 with test images (`examples/generation.py`). FID and inception score come from a small classifier that the script
-trains: they compare these rows with each other, and not with the paper's values. *epochs* are weight steps.""",
+trains: they compare these rows with each other, and not with the paper's values. *epochs* are weight steps: on all
+images at once by MCPC, on 100 by the autoencoder.""",
 }
 DEPTH_TEXT = """Test accuracy after the last epoch, in percent, of `examples/depth.py`, whose first lines describe
 the methods: back-propagation, predictive coding and error-based predictive coding on a plain network,

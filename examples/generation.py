@@ -79,7 +79,7 @@ def iris(arguments):
         rows.append([name, seed, f"{energies[-1]:.3g}", f"{distance:.3g}"])
         drawn.setdefault(name, made)
         if np.isfinite(distance):
-            note(arguments, name, seed, distance, "energy distance", "density of iris, [2, 64, 2]",
+            note(arguments, name, seed, distance, "energy distance", "density of iris, 2-64-2",
                  steps, start, {"T": T, "energy": float(energies[-1])})  # fmt: skip
     limits = ((-2.5, 2.5), (-2.5, 2.5))
     figure, axes = plt.subplots(1, len(drawn), figsize=(3.4 * len(drawn), 3.3), layout="constrained",
@@ -244,11 +244,23 @@ def images(parser, arguments):
         values = {"FID": fid(features(drawn), features(x_test)), "IS": inception_score(p)}
         right = np.mean(p.argmax(axis=1) == labels) if name == "MCPC by label" else None
         shown = "" if right is None else f"{100 * right:.1f}"
+        weight_steps = {"training images": 0, "VAE": 2 * steps}.get(name, steps)
         rows.append([name, seed, *(f"{v:.2f}" for v in values.values()), shown])
         settings = {"sigma2": arguments.sigma2, "classifier_accuracy": float(accuracy)}
         settings |= {} if right is None else {"classified as the label": float(right)}
         for metric, value in values.items():
-            note(arguments, name, seed, value, metric, experiment, steps, start, settings, note=how)
+            note(
+                arguments,
+                name,
+                seed,
+                value,
+                metric,
+                experiment,
+                weight_steps,
+                start,
+                settings,
+                note=how,
+            )
         if name not in made:
             order = np.arange(50) if right is None else np.arange(0, n, n // 50)[:50]
             made[name] = drawn[order]
