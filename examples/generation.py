@@ -244,22 +244,13 @@ def images(parser, arguments):
         values = {"FID": fid(features(drawn), features(x_test)), "IS": inception_score(p)}
         right = np.mean(p.argmax(axis=1) == labels) if name == "MCPC by label" else None
         shown = "" if right is None else f"{100 * right:.1f}"
-        weight_steps = {"training images": 0, "VAE": 2 * steps}.get(name, steps)
+        learned = {"training images": 0, "VAE": 2 * steps}.get(name, steps)
         rows.append([name, seed, *(f"{v:.2f}" for v in values.values()), shown])
         settings = {"sigma2": arguments.sigma2, "classifier_accuracy": float(accuracy)}
         settings |= {} if right is None else {"classified as the label": float(right)}
         for metric, value in values.items():
             note(
-                arguments,
-                name,
-                seed,
-                value,
-                metric,
-                experiment,
-                weight_steps,
-                start,
-                settings,
-                note=how,
+                arguments, name, seed, value, metric, experiment, learned, start, settings, note=how
             )
         if name not in made:
             order = np.arange(50) if right is None else np.arange(0, n, n // 50)[:50]
