@@ -42,6 +42,8 @@ import pcx.training as pxt
 # the digits have 64 pixels only
 CODE = {"digits": 16, "mnist": 64, "fashion-mnist": 64, "cifar10": 128}
 ALGORITHMS = ("PC", "iPC", "BP", "PCA")
+HYPER = ("act", "lr", "decay", "lr_h", "momentum", "kernel")
+OPTIONS = ("images", "test_images", "epochs", "T", "batch_size", *HYPER)
 COLOURS = {"PC": "#2563eb", "iPC": "#ea580c", "BP": MUTED}
 # legible in our copy of the paper: this one value of Table 2
 PAPER = {("cifar10", "iPC"): "5.50 ± 0.01"}
@@ -75,8 +77,7 @@ SETTINGS = {
 def setting(dataset, algorithm, arguments):
     """The published setting, with what the command line replaces; the digits take MNIST's."""
     found = SETTINGS["mnist" if dataset == "digits" else dataset, algorithm]
-    names = ("act", "lr", "decay", "lr_h", "momentum", "kernel")
-    given = {k: getattr(arguments, k) for k in names if getattr(arguments, k) is not None}
+    given = {k: getattr(arguments, k) for k in HYPER if getattr(arguments, k) is not None}
     return dataclasses.replace(found, **given)
 
 
@@ -166,7 +167,7 @@ def read(parser, arguments):
     except (FileNotFoundError, ImportError) as problem:
         parser.exit(2, f"{parser.prog}: {problem}\n")
     train = np.asarray(data.x_train[: arguments.images], np.float32)
-    return train, np.asarray(data.x_test, np.float32)
+    return train, np.asarray(data.x_test[: arguments.test_images], np.float32)
 
 
 def run(name, seed, train, test, arguments):
@@ -177,11 +178,10 @@ def run(name, seed, train, test, arguments):
     algorithm = make(name, train.shape[1:], CODE[arguments.dataset], chosen, arguments.T)
     score = Score(test[:1000], max(1, arguments.epochs // 6))
     steps = len(train) // arguments.batch_size
+    x = train if name == "BP" else None
     batches = pcx.data.batches(
-        None, train, arguments.batch_size, shuffle=True, rkg=seed, drop_last=True
+        x, train, arguments.batch_size, shuffle=True, rkg=seed, drop_last=True
     )
-    if name == "BP":
-        batches.x = train
     start = time.perf_counter()
     pxt.Trainer(algorithm, [score]).fit(batches, arguments.epochs)
     seconds = round(time.perf_counter() - start, 1)
@@ -199,21 +199,20 @@ def run(name, seed, train, test, arguments):
 
 
 def record(name, seed, value, arguments, images, T=None, **rest):
-    """Write the record of a number; of inference for T steps, if it was not the usual number."""
+    """Write the record of a number."""
     dataset = arguments.dataset
     rest.setdefault("epochs", arguments.epochs)
     kind = "deconvolutional" if dataset == "cifar10" else "linear"
-    given = ("images", "epochs", "T", "batch_size", "act", "lr", "decay", "lr_h", "momentum")
-    options = "".join(
-        f" --{k.replace('_', '-')} {getattr(arguments, k)}" for k in given if getattr(arguments, k)
-    )
+    given = {k: v for k, v in vars(arguments).items() if k in OPTIONS and v is not None}
+    options = "".join(f" --{k.replace('_', '-')} {v}" for k, v in given.items())
     if T is not None:
         options += f" --T-test {T}"
     where = "" if dataset == "digits" else " --data-dir DIR"
-    changed = "".join(
-        f", {k} {getattr(arguments, k)}" for k in given[4:] if getattr(arguments, k) is not None
-    )
-    note = {} if not (arguments.images or changed) else {"note": f"{images} images{changed}"}
+    # what differs from the protocol
+    notes = [f"{images} images"] if "images" in given else []
+    notes += [f"{given['test_images']} test images"] if "test_images" in given else []
+    usual = {"T": 20, "batch_size": 200}
+    notes += [f"{k} {given[k]}" for k in (*usual, *HYPER) if given.get(k) != usual.get(k)]
     write(
         arguments.out / "records",
         experiment=f"{kind} autoencoder, code of {CODE[dataset]}",
@@ -225,7 +224,7 @@ def record(name, seed, value, arguments, images, T=None, **rest):
         command=f"python examples/autoencoder.py --dataset {dataset}{where}{options} "
         f"--algorithms {name} --seeds {seed}",
         **({"paper": PAPER[dataset, name]} if (dataset, name) in PAPER else {}),
-        **note,
+        note=", ".join(notes),
         **rest,
     )
 
@@ -266,6 +265,7 @@ def main():
     parser.set_defaults(epochs=30)
     parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=list(ALGORITHMS))
     parser.add_argument("--images", type=int, help="train on so many (all, if not given)")
+    parser.add_argument("--test-images", type=int, help="test on so many (all, if not given)")
     parser.add_argument("--batch-size", type=int, default=200)
     parser.add_argument("--T", type=int, default=20, help="inference steps")
     parser.add_argument("--T-test", type=int, nargs="*", default=[], help="other numbers to try")
