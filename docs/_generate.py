@@ -102,8 +102,8 @@ that were inferred for longer say how much of its error that is.""",
     "density of iris": """Energy distance between samples of a network that learned by `MCPC` and the data, 0
 where both have one density (`examples/generation.py --dataset iris`). *epochs* are weight steps. The second-order
 form of the dynamics (eqs 5-6 of the paper) forgets its velocity in 1000 steps at these settings, the heavy ball in
-10, and it learns another density. No form separates the clusters as the paper's figure does; the paper's weight rate
-and number of weight steps are not legible in our copy.""",
+10; after the 500 of a weight step it is far from the density it should sample. No form separates the clusters as
+the paper's figure does; its weight rate and number of weight steps are not legible in our copy.""",
     "generation": """Images drawn by `MCPC`, and by a variational autoencoder with the same decoder, compared
 with test images (`examples/generation.py`). FID and inception score come from a small classifier that the script
 trains: they compare these rows with each other, and not with the paper's values. *epochs* are weight steps: on all
