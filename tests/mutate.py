@@ -128,7 +128,12 @@ def tests_of(module: str) -> list[str]:
     own = sorted(Path(ROOT, "tests", folder).glob("test_*.py"))
     named = [test for test in own if stem in test.stem]
     mention = [test for test in own if test not in named and stem in test.read_text()]
-    chosen = [*named, *(mention or own)]
+    elsewhere = [
+        test
+        for test in sorted(Path(ROOT, "tests").rglob("test_*.py"))
+        if test not in own and stem in test.stem
+    ]
+    chosen = [*named, *elsewhere, *(mention or own)]
     below = [f"tests/{name}" for name in FURTHER.get(folder, [])]
     return [module, *[str(test.relative_to(ROOT)) for test in chosen], *below]
 

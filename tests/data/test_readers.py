@@ -388,6 +388,14 @@ def test_tiny_imagenet_from_a_folder_or_archive(tmp_path, layout):
     np.testing.assert_allclose(data.x_test[1].mean(axis=(1, 2)) * 255, [250, 5, 5], atol=3)
 
 
+def test_the_folder_itself_is_taken_as_well_and_no_other_that_holds_such_files(tmp_path):
+    unpacked(tmp_path / "tiny-imagenet", tiny_imagenet())
+    assert len(load_tiny_imagenet(tmp_path / "tiny-imagenet").y_train) == 6
+    unpacked(tmp_path / "mine", tiny_imagenet())
+    with pytest.raises(FileNotFoundError, match="neither a folder with wnids.txt"):
+        load_tiny_imagenet(tmp_path / "mine")
+
+
 def test_fewer_pictures_of_each_class_can_be_asked_for(tmp_path):
     TINY["zip"](tmp_path)
     data = load("tiny-imagenet", tmp_path, images_per_class=2)
