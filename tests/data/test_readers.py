@@ -392,7 +392,7 @@ def test_the_folder_itself_is_taken_as_well_and_no_other_that_holds_such_files(t
     unpacked(tmp_path / "tiny-imagenet", tiny_imagenet())
     assert len(load_tiny_imagenet(tmp_path / "tiny-imagenet").y_train) == 6
     unpacked(tmp_path / "mine", tiny_imagenet())
-    with pytest.raises(FileNotFoundError, match="neither a folder with wnids.txt"):
+    with pytest.raises(FileNotFoundError, match=r"neither a folder with wnids\.txt"):
         load_tiny_imagenet(tmp_path / "mine")
 
 
