@@ -177,7 +177,6 @@ def run(name, seed, train, test, arguments):
     px.RKG.seed(seed)
     algorithm = make(name, train.shape[1:], CODE[arguments.dataset], chosen, arguments.T)
     score = Score(test[:1000], max(1, arguments.epochs // 6))
-    steps = len(train) // arguments.batch_size
     x = train if name == "BP" else None
     batches = pcx.data.batches(
         x, train, arguments.batch_size, shuffle=True, rkg=seed, drop_last=True
@@ -191,7 +190,7 @@ def run(name, seed, train, test, arguments):
         by_T[T] = error(reconstruct(algorithm, test, T), test)
         print(f"  inferred for {T} steps instead: MSE {by_T[T]:.2f}e-3", flush=True)
     settings = dataclasses.asdict(chosen) | {"T": arguments.T, "mse_after_epoch": score.curve}
-    settings["weight_steps"] = steps * arguments.epochs
+    settings["weight_steps"] = len(batches) * arguments.epochs
     rest = {"seconds": seconds, "settings": settings}
     for T, value in [(None, error(made, test)), *by_T.items()]:
         record(name, seed, value, arguments, len(train), T, **rest)
