@@ -61,11 +61,13 @@ SEEN = {
 **Seen.** The same on Two Moons: with AdamW the widest network falls to chance at a state rate ten times
 smaller than the one that harms the narrower ones; with SGD every network trains at every rate.""",
     "energy-propagation": """\
-**Seen.** The imbalance, yes: ratios grow with the square of the state rate. That small rates are more
-accurate, no: accuracy on Two Moons hardly depends on the rate, until it falls at a rate of 1.""",
+**Seen.** The imbalance, yes: while it is small, the ratio grows with the square of the state rate. That
+small rates are more accurate, no: accuracy on Two Moons hardly depends on the rate up to 0.3, and on Two
+Circles, which need hidden layers that learn, SGD is best at a rate of 0.1 and far worse at small ones. Large
+rates fail on both. Forward initialisation, yes: zeros and noise are far behind, and noise gains with T.""",
     "out-of-distribution": """\
 **Seen.** The energy tells unfamiliar data apart exactly as well as the softmax before inference, as the
-label that is clamped is the most probable one, and no better in any way that matters after it. Energy and
+label that is clamped is the most probable one, and after it the small differences go both ways. Energy and
 softmax stay almost perfectly correlated in rank; their relation is not linear, which is what a scatter plot
 shows. So the paper's decorrelation was not seen. Its protocol was not run in full: weights by AdamW for a
 few epochs instead of SGD for 75, the first images only, one seed, no EMNIST.""",
