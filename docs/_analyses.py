@@ -64,7 +64,8 @@ smaller than the one that harms the narrower ones; with SGD every network trains
 **Seen.** The imbalance, yes: while it is small, the ratio grows with the square of the state rate. That
 small rates are more accurate, no: accuracy on Two Moons hardly depends on the rate up to 0.3, and on Two
 Circles, which need hidden layers that learn, SGD is best at a rate of 0.1 and much worse at small ones in one
-of two seeds. The largest rates fail. Forward initialisation, yes: zeros and noise are far behind, and noise gains with T.""",
+of two seeds. The largest rates fail. Forward initialisation, yes: zeros and noise are far behind, and noise
+gains with T.""",
     "out-of-distribution": """\
 **Seen.** The energy tells unfamiliar data apart exactly as well as the softmax before inference, as the
 label that is clamped is the most probable one, and after it the small differences go both ways. Energy and
