@@ -163,6 +163,14 @@ def compilations():
     with test_util.count_jit_compilation_cache_miss() as count:
         algorithm.train_step(X[:16], Y[:16])
     say("compilations of a later step", count())
+    px.RKG.seed(0)
+    drawing = MAKE["PC, convolutions"](mesh=mesh(2))
+    object.__setattr__(drawing, "_unseen", False)
+    drawing.model.train()
+    drawing.train_step(IMAGES[:16], Y[:16])
+    with test_util.count_jit_compilation_cache_miss() as count:
+        drawing.train_step(IMAGES[:16], Y[:16])
+    say("compilations of a second step that draws", count())
 
 
 def noise(key, x):
