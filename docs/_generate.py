@@ -279,7 +279,7 @@ Pinchetti et al., *Benchmarking predictive coding networks – made simple*.
 
 **Best and last.** The paper's figure is the *best* test accuracy over the epochs, which chooses an
 epoch by looking at the test set. To compare like with like, *best epoch* is computed in the same
-way here; *last epoch* is the accuracy after the last epoch, which nobody chose. See the
+way here; *last epoch* is the accuracy after the last epoch. See the
 [questions](faq.md#which-accuracy-is-reported-the-best-epochs-or-the-last-ones). Where a value has
 ±, it is the standard deviation over the seeds listed.
 
