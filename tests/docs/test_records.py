@@ -91,6 +91,14 @@ def test_another_number_of_epochs_or_another_note_is_another_row():
     assert len(rows) == 3
 
 
+def test_a_smaller_run_is_neither_compared_with_the_paper_nor_counts_as_its_case():
+    small = record(experiment="VGG-5", dataset="CIFAR-10", note="1000 samples")
+    page = generate.results_page([record(), small])
+    assert row_of(page, "PC-SE (1000 samples)")[1] == "–"
+    assert row_of(page, "PC-SE |")[1] == "98.26 ± 0.04"
+    assert "Table 1: MLP, FashionMNIST; VGG-5, CIFAR-10;" in page
+
+
 def test_an_algorithm_the_paper_has_not_comes_after_those_it_has():
     page = generate.results_page([record(algorithm="ePC-SE"), record(algorithm="BP-SE")])
     assert row_of(page, "ePC-SE")[1] == "–"
