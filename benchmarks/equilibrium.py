@@ -147,7 +147,8 @@ def main() -> None:
     print(
         "milliseconds (iterations) to a residual of 1e-3; - (samples of 16 that met it within the cap)"
     )
-    record = {"machine": machine.describe(), "tolerance": TOLERANCE, "chains": found}
+    record = {"machine": machine.describe(), "tolerance": TOLERANCE, "batch": BATCH}
+    record["chains"] = found
     print(machine.write_record(record, "equilibrium", arguments.out))
 
 

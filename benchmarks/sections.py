@@ -47,14 +47,14 @@ def equilibrium(record: dict) -> str:
         rows = []
         for method in by_depth[depths[0]]:
             runs = [by_depth[depth][method] for depth in depths]
-            rows.append([method, *map(_reached, runs)])
+            rows.append([method, *(_reached(run, record["batch"]) for run in runs)])
         head = [f"{kind} chain", *(f"L = {depth}" for depth in depths)]
         parts.append(_table(head, rows))
     return "\n\n".join(parts)
 
 
-def _reached(run: dict) -> str:
-    return f"{run['ms']:.1f} ({run['iterations']})" if run["met"] == 16 else f"– ({run['met']})"
+def _reached(run: dict, batch: int) -> str:
+    return f"{run['ms']:.1f} ({run['iterations']})" if run["met"] == batch else f"– ({run['met']})"
 
 
 SECTIONS: dict[str, tuple[str, str, Callable[[dict], str]]] = {
@@ -73,7 +73,7 @@ SECTIONS: dict[str, tuple[str, str, Callable[[dict], str]]] = {
     "equilibrium": (
         "Inference to equilibrium",
         "`python -m benchmarks.equilibrium`: milliseconds (iterations) until the gradient in the states is a "
-        "thousandth of what it was after the forward pass, for all 16 samples; a dash where the cap came "
+        "thousandth of what it was after the forward pass, for all samples; a dash where the cap came "
         "first, with the number of samples that were there. Chains of L layers of 32, weights from N(0, 1/n); "
         "half of the largest stable rate.",
         equilibrium,

@@ -61,8 +61,8 @@ PROGRAMS: dict[str, Entry] = {
         learns_by="bp",
     ),
     "hand-ep": Entry(
-        "benchmarks.programs.handwritten_ep",
-        {},
+        "benchmarks.programs.handwritten",
+        {"loop": "ep"},
         "hand-written JAX, centred equilibrium propagation by red-black sweeps",
         learns_by="ep",
     ),

@@ -134,11 +134,16 @@ def make_bp_step(case: cases.Case, net: Network) -> Callable:
 
 
 def make(case: cases.Case, loop: str) -> Program:
-    """`loop`: "scan", "unroll" or "lazy" for predictive coding, "bp" for back-propagation."""
-    if loop not in ("scan", "unroll", "lazy", "bp"):
-        raise ValueError(f"unknown loop {loop!r}; one of scan, unroll, lazy, bp")
+    """`loop`: "scan", "unroll" or "lazy" for predictive coding; "bp", "ep": the other two rules."""
+    if loop not in ("scan", "unroll", "lazy", "bp", "ep"):
+        raise ValueError(f"unknown loop {loop!r}; one of scan, unroll, lazy, bp, ep")
     net = network(case)
-    compiled = make_bp_step(case, net) if loop == "bp" else make_pc_step(case, net, loop)
+    if loop == "ep":
+        from benchmarks.programs import handwritten_ep
+
+        compiled = handwritten_ep.make_step(case, net)
+    else:
+        compiled = make_bp_step(case, net) if loop == "bp" else make_pc_step(case, net, loop)
     weights = [(jnp.asarray(w), jnp.asarray(b)) for w, b in cases.initial_weights(case)]
     memory = optax.adamw(case.weight_lr).init(weights)
     x, y = (jax.device_put(array) for array in cases.batch(case))

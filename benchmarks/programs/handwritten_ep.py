@@ -4,18 +4,16 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from benchmarks import cases
-from benchmarks.programs._program import Program
-from benchmarks.programs.handwritten import feed_forward, network, output_energy
+from benchmarks.programs.handwritten import Network, feed_forward, output_energy
 
 BETA = 0.02
 
 
-def make_step(case: cases.Case) -> Callable:
-    net, weight_optim = network(case), optax.adamw(case.weight_lr)
+def make_step(case: cases.Case, net: Network) -> Callable:
+    weight_optim = optax.adamw(case.weight_lr)
 
     def energy(states, weights, x, y, beta):
         below = [x, *states[:-1]]
@@ -50,17 +48,3 @@ def make_step(case: cases.Case) -> Callable:
         return optax.apply_updates(weights, updates), memory
 
     return jax.jit(step, donate_argnums=(0, 1))
-
-
-def make(case: cases.Case) -> Program:
-    compiled = make_step(case)
-    weights = [(jnp.asarray(w), jnp.asarray(b)) for w, b in cases.initial_weights(case)]
-    carry = (weights, optax.adamw(case.weight_lr).init(weights))
-    x, y = (jax.device_put(array) for array in cases.batch(case))
-
-    def step():
-        nonlocal carry
-        carry = compiled(*carry, x, y)
-        return carry[0]
-
-    return Program(step, lambda: [(np.asarray(w), np.asarray(b)) for w, b in carry[0]])

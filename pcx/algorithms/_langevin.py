@@ -47,9 +47,9 @@ def langevin(
         gamma: step size.
         sigma2: variance of the noise, the temperature; 0 for plain gradient descent.
         momentum: m in [0, 1); None for first order.
-        form: of the dynamics with momentum. "heavy_ball" is SGD with momentum and noise on the gradient, for
-            which the paper's settings are made; "second_order" is eqs 5-6 of the paper (with r descending:
-            the sign printed there ascends), which forgets in 1 / (gamma (1 - m)) steps where the heavy ball
+        form: of the dynamics with momentum. "heavy_ball" is SGD with momentum and noise on the gradient;
+            "second_order" is eqs 5-6 of the paper (with r descending: the sign printed there ascends), which
+            forgets in 1 / (gamma (1 - m)) steps where the heavy ball
             does in 1 / (1 - m): 1000 against 10 at gamma = 0.01, m = 0.9.
         seed: of the noise; by default it is drawn from `px.RKG` whenever the optimiser starts, which
             algorithms make it do for each batch.

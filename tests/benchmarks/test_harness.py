@@ -238,7 +238,9 @@ def test_the_page_has_the_newest_record_of_each_program_of_its_own(tmp_path):
         chains = {"tanh": {"5": {"SGD": {**run, "ms": ms}, "Adam": {**run, "met": 3}}}}
         folder = tmp_path / "equilibrium"
         folder.mkdir(exist_ok=True)
-        text = json.dumps({"machine": {**machine, "load_average": load}, "chains": chains})
+        text = json.dumps(
+            {"machine": {**machine, "load_average": load}, "batch": 16, "chains": chains}
+        )
         (folder / f"{name}.json").write_text(text)
     page = report.write_page(tmp_path, tmp_path / "page.md")[0].read_text()
     assert "| SGD | 2.5 (9) |" in page
