@@ -16,6 +16,7 @@ import numpy as np
 
 import pcx
 import pcx.data
+import pcx.training as pxt
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -76,6 +77,21 @@ def first(data, size):
         x_test=data.x_test[: size // 5],
         y_test=data.y_test[: size // 5],
     )
+
+
+def trained(data, make, grid, structure, arguments, batch_size):
+    """A population trained on the data, and the test accuracy in percent of each member: chance if it diverged."""
+    y_train, y_test = (pcx.data.one_hot(y, data.classes) for y in (data.y_train, data.y_test))
+    order = lambda seed: pxt.batches(
+        data.x_train, y_train, batch_size, shuffle=True, drop_last=True, rkg=seed
+    )
+    population = pxt.Population(make, grid, seeds=arguments.seeds, structure=structure)
+    population.fit(order, arguments.epochs)
+    tested = population.evaluate(pxt.batches(data.x_test, y_test, len(y_test)))
+    members = zip(population.members, tested, strict=True)
+    return population, [
+        100 * (1 / data.classes if m.diverged else t["accuracy"]) for m, t in members
+    ]
 
 
 def no_data_dir(name):

@@ -7,7 +7,7 @@
 Fig. 6, 14 and 15 of Pinchetti et al., "Benchmarking predictive coding networks - made simple" (settings in
 appendix D.1), on networks of two hidden layers with HardTanh:
 
-* the energy of each layer in the steps of inference, on the last batch of training, of the most accurate
+* the energy of each layer in the steps of inference, on the last samples of training, of the most accurate
   network trained by AdamW;
 * test accuracy by the rate of the states, weights by SGD with momentum 0.9 and by AdamW;
 * the energy of each layer over that of the next after inference, by the rate of the states;
@@ -35,6 +35,7 @@ from _shared import (
     save,
     styled,
     table,
+    trained,
     write_analysis,
 )
 
@@ -42,7 +43,6 @@ import pcx.algorithms as pxa
 import pcx.analysis as pxan
 import pcx.data
 import pcx.models as pxm
-import pcx.training as pxt
 import pcx.utils as pxu
 
 RATES = [1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0]
@@ -53,8 +53,7 @@ WEIGHT_RATE = {"SGD": 0.01, "AdamW": 0.001}
 
 
 def train(data, arguments, grid, structure):
-    """The trained population, accuracy of each member in percent, and the last batch of the first seed."""
-    y_train, y_test = (pcx.data.one_hot(y, data.classes) for y in (data.y_train, data.y_test))
+    """The trained population, accuracy of each member in percent, and the last samples."""
     dims = [math.prod(data.shape), arguments.width, arguments.width, data.classes]
 
     def make(seed, optimiser, state_rate, init, steps):
@@ -66,18 +65,9 @@ def train(data, arguments, grid, structure):
             init=init,
         )
 
-    order = lambda seed: pxt.batches(
-        data.x_train, y_train, BATCH_SIZE, shuffle=True, drop_last=True, rkg=seed
-    )
-    population = pxt.Population(make, grid, seeds=arguments.seeds, structure=structure)
-    population.fit(order, arguments.epochs)
-    tested = population.evaluate(pxt.batches(data.x_test, y_test, len(y_test)))
-    chance = 100 / data.classes
-    accuracy = [
-        chance if m.diverged else 100 * t["accuracy"]
-        for m, t in zip(population.members, tested, strict=True)
-    ]
-    return population, accuracy, (data.x_train[-BATCH_SIZE:], y_train[-BATCH_SIZE:])
+    population, accuracy = trained(data, make, grid, structure, arguments, BATCH_SIZE)
+    last = pcx.data.one_hot(data.y_train[-BATCH_SIZE:], data.classes)
+    return population, accuracy, (data.x_train[-BATCH_SIZE:], last)
 
 
 def by_rate(data, arguments):

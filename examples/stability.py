@@ -32,13 +32,12 @@ from _shared import (
     save,
     styled,
     table,
+    trained,
     write_analysis,
 )
 
 import pcx.algorithms as pxa
-import pcx.data
 import pcx.models as pxm
-import pcx.training as pxt
 import pcx.utils as pxu
 
 RATES = [1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1]
@@ -56,17 +55,9 @@ def perceptron(data, width, act=jax.nn.leaky_relu):
 
 def train(data, make, grid, structure, arguments):
     """Test accuracy in percent of each setting, one for each seed; chance where it diverged."""
-    y_train, y_test = (pcx.data.one_hot(y, data.classes) for y in (data.y_train, data.y_test))
-    order = lambda seed: pxt.batches(
-        data.x_train, y_train, BATCH_SIZE, shuffle=True, drop_last=True, rkg=seed
-    )
-    population = pxt.Population(make, grid, seeds=arguments.seeds, structure=structure)
-    population.fit(order, arguments.epochs)
-    tested = population.evaluate(pxt.batches(data.x_test, y_test, len(y_test)))
-    chance = 100 / data.classes
+    population, accuracy = trained(data, make, grid, structure, arguments, BATCH_SIZE)
     found = {}
-    for member, result in zip(population.members, tested, strict=True):
-        value = chance if member.diverged else 100 * result["accuracy"]
+    for member, value in zip(population.members, accuracy, strict=True):
         found.setdefault(tuple(member.settings.values()), []).append(value)
     diverged = [m.settings | {"seed": m.seed} for m in population.members if m.diverged]
     return found, diverged
