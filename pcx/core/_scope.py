@@ -8,7 +8,8 @@ refused at once, at the line that does it.
 """
 
 import sys
-import threading
+from collections.abc import Callable
+from contextvars import ContextVar, copy_context
 from typing import Any
 
 import jax
@@ -50,8 +51,22 @@ class Scope:
         return cls(name, current_trace())
 
 
-class _State(threading.local):
-    scope: Scope | None = None
+class _State:
+    """The scope that runs, in each thread."""
+
+    _var: ContextVar[Scope | None] = ContextVar("scope", default=None)
+
+    @property
+    def scope(self) -> Scope | None:
+        return self._var.get()
+
+    def run(self, scope: Scope, fn: Callable[..., Any], *args: Any) -> Any:
+        """Call a function in a scope. It is left in C, where no interrupt can come in between."""
+        return copy_context().run(self._run, scope, fn, *args)
+
+    def _run(self, scope: Scope, fn: Callable[..., Any], *args: Any) -> Any:
+        self._var.set(scope)
+        return fn(*args)
 
 
 state = _State()

@@ -91,16 +91,16 @@ class Structure:
             name: shown in error messages.
             full: report every param as changed (loops need the same output each time).
         """
-        outer, scope = core.scope_state.scope, core.Scope.now(name)
-        try:
-            core.scope_state.scope = scope
+        scope = core.Scope.now(name)
+
+        def rebuilt() -> tuple[Any, list[DynamicParam]]:
             kwargs, params = self.rebuild(values)
-            args = tree_unflatten(*reversed(tree_flatten(args)))
             scope.key = params[0]
-            result = body(*args, **kwargs)
+            result = body(*tree_unflatten(*reversed(tree_flatten(args))), **kwargs)
             self._refuse_replaced(name, kwargs, params)
-        finally:
-            core.scope_state.scope = outer
+            return result, params
+
+        result, params = core.scope_state.run(scope, rebuilt)
         updates = tuple(
             (_pack(param._value),) if full or _changed(param, spec, old) else ()
             for param, spec, old in zip(params, self.specs, self.split(values), strict=True)

@@ -136,6 +136,38 @@ def test_an_interrupt_while_a_function_is_traced_leaves_no_scope_behind():
         assert steps_of(model) == 0
 
 
+def test_an_interrupt_at_any_line_around_a_scope_leaves_none_behind():
+    """Also at the line that would restore the scope before."""
+    model = Model()
+
+    def lines_until(stop):
+        count = 0
+
+        def trace(frame, event, argument):
+            nonlocal count
+            if not frame.f_code.co_filename.endswith(("_tracked.py", "_scope.py")):
+                return None
+            count += event == "line"
+            if count == stop:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+            return trace
+
+        sys.settrace(trace)
+        try:
+            pxf.vmap({}, axis_size=2)(lambda *, model: model.params[0].get())(model=model)
+        finally:
+            sys.settrace(None)
+        return count
+
+    lines_until(-1)  # fills caches, so that the next calls reach the same lines
+    for line in range(1, lines_until(-1) + 1):
+        with pytest.raises(KeyboardInterrupt):
+            lines_until(line)
+        assert px.core.scope_state.scope is None
+        px.RKG()
+
+
 def test_signals_that_come_while_a_call_compiles_run_after_it():
     model, seen = Model(), []
     old = signal.signal(signal.SIGUSR1, lambda *_: seen.append(steps_of(model)))
