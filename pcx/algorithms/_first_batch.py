@@ -125,33 +125,47 @@ def _uneven(algorithm: Any, x: Any, y: Any) -> None:
 
 def _is_clamped(algorithm: Any, x: Any, y: Any) -> bool:
     """Whether the energy depends on y, and whether what holds y is frozen; nothing is computed."""
-    unfrozen: list[str] = []
-
-    def energies(x: Any, y: Any, *, algorithm: Any) -> Any:
-        with _lazy.session():
-            algorithm.initialise(x, y)
-        model, names = algorithm.model, algorithm.vode_names
-
-        def look(x: Any, y: Any, *, model: Any) -> Any:
-            out = model(x, y)
-            leaves = jax.tree_util.tree_leaves(y)
-            for name, vode in zip(names, vodes(model), strict=True):
-                if not vode.is_frozen and any(vode.h.get() is leaf for leaf in leaves):
-                    unfrozen.append(name)
-            return out
-
-        with step(model, clear_params=(CACHE, CACHE)):
-            batched(look)(x, y, model=model)
-        return algorithm.sample_energies(x, y, model=model)
-
-    closed = jax.make_jaxpr(pure(energies, algorithm=algorithm))(x, y)
-    inputs = [0] * len(jax.tree_util.tree_leaves(x)) + [1] * len(jax.tree_util.tree_leaves(y))
-    clamped = any(_lazy.propagate(closed.jaxpr, inputs, []))
+    for where in _unfrozen(algorithm, x, y):
+        _warn(NOT_FROZEN, algorithm, where=where)
+    leaves = jax.tree_util.tree_leaves(y)
+    # as it is traced here, `algorithm.energy` need not trace it again
+    jaxpr = untouched(algorithm, lambda: _energy(algorithm).jaxpr(x, y, 0, algorithm=algorithm))
+    inputs = [0] * (len(jaxpr.invars) - len(leaves)) + [1] * len(leaves)
+    clamped = bool(_lazy.propagate(jaxpr, inputs, [])[-1])
     if not clamped:
         _warn(NOT_CLAMPED, algorithm)
-    for where in dict.fromkeys(unfrozen):
-        _warn(NOT_FROZEN, algorithm, where=where)
     return clamped
+
+
+def _energy(algorithm: Any) -> Any:
+    """The compiled `energy` of an algorithm, also where a subclass wraps it."""
+    methods: Any = (vars(cls).get("energy") for cls in type(algorithm).__mro__)
+    return next(method.jitted for method in methods if hasattr(method, "jitted"))
+
+
+def _unfrozen(algorithm: Any, x: Any, y: Any) -> list[str]:
+    """The vodes on which the model clamps y though inference steps on them."""
+    found: list[str] = []
+    events = {np.shape(leaf)[1:] for leaf in jax.tree_util.tree_leaves(y)}
+    free = [vode for vode in vodes(algorithm.model) if not vode.is_frozen]
+    if not any(vode.shape is None or vode.shape in events for vode in free):
+        return found
+
+    def look(x: Any, y: Any, *, model: Any) -> None:
+        model(x, y)
+        leaves = jax.tree_util.tree_leaves(y)
+        for name, vode in zip(algorithm.vode_names, vodes(model), strict=True):
+            if not vode.is_frozen and any(vode.h.get() is leaf for leaf in leaves):
+                found.append(name)
+
+    def initialised(x: Any, y: Any, *, algorithm: Any) -> None:
+        with _lazy.session():
+            algorithm.initialise(x, y)
+        with step(algorithm.model, clear_params=(CACHE, CACHE)):
+            batched(look)(x, y, model=algorithm.model)
+
+    jax.eval_shape(pure(initialised, algorithm=algorithm), x, y)
+    return list(dict.fromkeys(found))
 
 
 def _stable(algorithm: Any, x: Any, y: Any, untrained: list[Any]) -> str:

@@ -1,12 +1,13 @@
 """`gradient`: of a batch's energy, in states and weights alike."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
+from types import MethodType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ..core import BaseParam, Mask, is_param, named_params
+from ..core import BaseParam, Mask, named_params
 from ..functional import value_and_grad
 from ..utils import step
 from . import _lazy
@@ -40,27 +41,33 @@ def gradient(
         True
     """
     wanted = {id(param) for param in params}
+    paths = frozenset(path for path, param in named_params(model) if id(param) in wanted)
     live = _lazy.live()
-    moving = {
-        id(param)
-        for path, param in named_params(model)
-        if id(param) in wanted and (live is None or path in live)
-    }
+    if live is None or not isinstance(energy, MethodType):
+        F, grads = _in_all(paths, energy, x, y, model)
+    else:  # steps differ in what is zero, and in nothing else
+        method = energy.__func__
+
+        def dF(x: Any, y: Any, *, algorithm: Any, model: Any) -> Any:
+            return _in_all(paths, MethodType(method, algorithm), x, y, model)
+
+        traced = _lazy.traced_once((method, paths), dF)
+        F, grads = traced(x, y, algorithm=energy.__self__, model=model)
+    if live is not None:  # what no gradient needs, XLA leaves out
+        for path, grad in named_params(grads):
+            if path not in live:
+                grad.set(jax.tree_util.tree_map(jnp.zeros_like, grad.get()))
+    return F, grads
+
+
+def _in_all(paths: Set[str], energy: Any, x: Any, y: Any, model: Any) -> tuple[jax.Array, Any]:
+    """F and its gradient in all params with these paths."""
+    wanted = {id(param) for path, param in named_params(model) if path in paths}
     with step(model, clear_params=(CACHE, CACHE)):
-        if moving:
-            F, grads = value_and_grad(lambda param: id(param) in moving)(energy)(x, y, model=model)
-            grads = grads["model"]
-        else:
-            F, grads = energy(x, y, model=model), Mask(lambda _: False)(model)
-    still = wanted - moving
-    return F, _with_zeros(grads, model, still) if still else grads
-
-
-def _with_zeros(grads: Any, model: Any, params: set[int]) -> Any:
-    zeros = jax.tree_util.tree_map(jnp.zeros_like, Mask(lambda p: id(p) in params)(model))
-    return jax.tree_util.tree_map(
-        lambda g, z: z if g is None else g, grads, zeros, is_leaf=lambda x: x is None or is_param(x)
-    )
+        if not wanted:
+            return energy(x, y, model=model), Mask(lambda _: False)(model)
+        F, grads = value_and_grad(lambda param: id(param) in wanted)(energy)(x, y, model=model)
+    return F, grads["model"]
 
 
 def grads_of(params: Sequence[BaseParam], model: Any, grads: Any) -> list[jax.Array]:

@@ -154,6 +154,10 @@ class Jit(Transform):
         try:
             version = self._by_key.pop(parts.key, None)
         except (TypeError, ValueError) as error:
+            if isinstance(error.__cause__, BaseException) and not isinstance(
+                error.__cause__, Exception
+            ):
+                raise error.__cause__ from None  # Ctrl-C, which JAX reports as an error of `==`
             raise TypeError(UNCOMPARABLE.format(title=self.title, error=error)) from error
         if version is None:
             retired = [key for key, v in list(self._by_key.items()) if not v.lives()]
@@ -221,6 +225,13 @@ class Jit(Transform):
 
     def lower(self, *args: Any, **kwargs: Any) -> Any:
         """The lowered computation of this call, as `jax.jit(...).lower`; nothing is run."""
+        return self._ahead("lower", args, kwargs)
+
+    def jaxpr(self, *args: Any, **kwargs: Any) -> Any:
+        """What this call is traced to, arguments and result last; a call then need not trace it again."""
+        return self._ahead("trace", args, kwargs).jaxpr.jaxpr
+
+    def _ahead(self, stage: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         parts = take_apart(kwargs)
         version = self._version(parts, kwargs)
         key, *own = parts.values
@@ -228,7 +239,7 @@ class Jit(Transform):
         try:
             _CALLS.now = version, parts
             jitted = version.donating or version.jitted
-            return jitted.lower(key, given, kept, parts.arrays, *args)
+            return getattr(jitted, stage)(key, given, kept, parts.arrays, *args)
         finally:
             _CALLS.now = None
             if INTERRUPTS.handlers:

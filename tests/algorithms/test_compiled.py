@@ -126,6 +126,25 @@ def test_compile_time_is_flat_in_T_beyond_the_lazy_prefix(data):
     assert size(400) == size(40)
 
 
+def test_the_model_is_traced_as_often_however_deep_it_is():
+    """Once for all steps of inference, also where each step has other gradients that are zero."""
+    calls = []
+
+    class Counted(Net):
+        def __call__(self, x, y=None):
+            calls.append(x)
+            return super().__call__(x, y)
+
+    def traced(depth):
+        x, y = jnp.ones((2, 4)), jnp.zeros((2, 3))
+        pc = pxa.PC(Counted([4] * depth + [3]), 8, optax.sgd(0.05), optax.sgd(0.1))
+        calls.clear()
+        pc.train_step(x, y)
+        return len(calls)
+
+    assert traced(2) == traced(5)
+
+
 def test_a_convolution_is_not_put_into_a_loop_on_cpu():
     class ConvNet(Net):
         def __init__(self):

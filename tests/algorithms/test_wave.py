@@ -736,6 +736,45 @@ def test_an_override_that_declares_itself_safe_is_skipped_in():
     assert not skips(Further(Base(), 2, optax.sgd(0.1)))
 
 
+@pxa.lazy_safe
+class Annealed(pxa.PC):
+    """The energy that inference descends changes with every step."""
+
+    def __init__(self, by, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.by, self.number = by, 1.0
+        self.param, self.array = pxnn.StateParam(jnp.ones(())), jnp.ones(())
+
+    def step_states(self, x, y, t):
+        if self.by == "param":
+            self.param *= 0.8
+        elif self.by == "array":
+            self.array = 0.8 * self.array
+        else:
+            self.number *= 0.8
+        return super().step_states(x, y, t)
+
+    def inference_energy(self, x, y, *, model):
+        scale = self.param * self.array * self.number
+        return scale * super().inference_energy(x, y, model=model)
+
+
+@pytest.mark.parametrize("by", ["param", "array", "number"])
+def test_what_an_algorithm_changes_from_step_to_step_enters_every_gradient(by):
+    """Though the gradient is traced once for all steps of a call."""
+    x, y = batch_of(4)
+    trained = {}
+    for lazy in (True, False):
+        px.RKG.seed(0)
+        algorithm = Annealed(by, Base(), 4, optax.sgd(0.1), optax.sgd(0.1), lazy=lazy, unroll=True)
+        algorithm.train_step(x, y)
+        params = px.core.named_params(algorithm.model)
+        trained[lazy] = [param.get() for _, param in params if param.get() is not None]
+    assert skips(Annealed(by, Base(), 4, optax.sgd(0.1), unroll=True))
+    for ours, plain in zip(trained[True], trained[False], strict=True):
+        np.testing.assert_allclose(ours, plain, rtol=1e-6, atol=1e-7)
+
+
 def test_a_method_of_the_old_contract_is_refused_by_name():
     with pytest.raises(TypeError, match=r"Old\.inference_step: this method is called `step_states"):
 

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -134,6 +135,29 @@ def test_an_interrupt_while_a_function_is_traced_leaves_no_scope_behind():
             transform(body)(model=model)
         assert px.core.scope_state.scope is None
         assert steps_of(model) == 0
+
+
+def test_an_interrupt_while_static_values_are_compared_stays_an_interrupt():
+    """JAX reports what `==` of a static value raises as an error of its own."""
+
+    class Setting:
+        def __hash__(self):
+            return 0
+
+        def __eq__(self, other):
+            raise KeyboardInterrupt
+
+    class Settings(eqx.Module):
+        one: Setting = eqx.field(static=True)
+
+    class Holder(px.Module):
+        def __init__(self):
+            self.weight, self.settings = px.Param(jnp.zeros(3)), Settings(Setting())
+
+    step = pxf.jit()(lambda *, model: model.weight.get() + 1)
+    step(model=Holder())
+    with pytest.raises(KeyboardInterrupt):
+        step(model=Holder())
 
 
 def test_an_interrupt_at_any_line_around_a_scope_leaves_none_behind():

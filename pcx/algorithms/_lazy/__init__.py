@@ -10,6 +10,7 @@ from ._session import observe as observe
 from ._session import observed as observed
 from ._session import session as session
 from ._session import set_live as set_live
+from ._session import traced_once as traced_once
 from ._wave import Dependencies as Dependencies
 from ._wave import is_additive as is_additive
 from ._wave import trace_wave as trace_wave

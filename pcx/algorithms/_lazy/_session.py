@@ -1,10 +1,11 @@
 """What is known during one compiled call: what initialisation left behind, and which gradients can be nonzero."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from ...functional import jit
 from ...predictive_coding import STATUS
 from ._sample import Sample
 
@@ -23,6 +24,9 @@ class Session:
     observed: Observed | None = None
     # paths of the params whose gradient may be nonzero now; None: all
     live: frozenset[str] | None = None
+
+    def __init__(self) -> None:
+        self.traced: dict[Any, Callable[..., Any]] = {}
 
 
 class _State(threading.local):
@@ -70,3 +74,9 @@ def set_live(paths: frozenset[str] | None) -> None:
     """Said by the inference loop, before each step and after the last."""
     if _state.session is not None:
         _state.session.live = paths
+
+
+def traced_once(key: Any, fn: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that JAX traces once for this call and this key (and for each structure of its arguments)."""
+    session = _state.session
+    return fn if session is None else session.traced.setdefault(key, jit()(fn))
