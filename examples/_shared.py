@@ -15,6 +15,7 @@ import matplotlib
 import numpy as np
 
 import pcx
+import pcx.analysis as pxan
 import pcx.data
 import pcx.training as pxt
 
@@ -106,6 +107,12 @@ def batches(data, batch_size, seed):
         pcx.data.batches(data.x_train, y_train, batch_size, shuffle=True, rkg=seed, drop_last=True),
         pcx.data.batches(data.x_test, y_test, min(1000, len(data.x_test))),
     )
+
+
+def regime_of(algorithm, data):
+    """The regime in which an algorithm trains (`pxan.regime`), on the first 64 test images."""
+    y = pcx.data.one_hot(data.y_test[:64], data.classes)
+    return plain(pxan.regime(algorithm, data.x_test[:64], y)._asdict())
 
 
 def hardware():

@@ -28,7 +28,19 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
-from _shared import INK, MUTED, NAMES, add_arguments, batches, load, save, table, tidy, write_record
+from _shared import (
+    INK,
+    MUTED,
+    NAMES,
+    add_arguments,
+    batches,
+    load,
+    regime_of,
+    save,
+    table,
+    tidy,
+    write_record,
+)
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
 import pcx as px
@@ -232,6 +244,7 @@ def run(name, seed, data, arguments):
         seed=seed,
         history=history,
         settings={k: v for k, v in dataclasses.asdict(settings).items() if k != "paper"},
+        regime=regime_of(algorithm, data),
         command=(
             f"python examples/compare_algorithms.py --dataset {arguments.dataset}{where} "
             f"--algorithms {name} --epochs {epochs} --seeds {seed}{options}"
