@@ -33,6 +33,8 @@ and, optionally,
       "note": "10 000 training samples"   what differs from the paper's protocol, shown in the table
       "settings": {"T": 8}            hyper-parameters, not shown
       "paper": "2.53 ± 0.17"          a published value to compare with; not needed for Table 1
+      "regime": {...}                 `pxan.regime(...)._asdict()` after training
+      "relative_time": 1.6            time of an epoch over that of back-propagation in the same run
 
 Runs that differ only in their seed are one row, mean ± standard deviation; of two runs of one seed
 the newer counts. `write_record(record, folder)` checks and writes one.
@@ -77,12 +79,16 @@ OPTIONAL: dict[str, type | tuple[type, ...]] = {
     "note": str,
     "settings": dict,
     "paper": (int, float, str),
+    "regime": dict,
+    "relative_time": (int, float),
 }
 
 # Pinchetti et al., "Benchmarking predictive coding networks - made simple", Table 1: test accuracy
 # in percent, the best over the epochs, mean and standard deviation of 5 seeds.
 PAPER_ALGORITHMS = ("PC-CE", "PC-SE", "PN", "NN", "CN", "iPC", "BP-CE", "BP-SE")
 TABLE_1 = Path(__file__).with_name("_paper_table_1.txt")
+
+REGIME = ("relaxed", "cosine", "depth", "aligned", "stable")
 
 Case = tuple[str, str, str]  # experiment, dataset, metric
 
@@ -105,6 +111,10 @@ where both have one density (`examples/generation.py --dataset iris`). *epochs* 
 form of the dynamics (eqs 5-6 of the paper) forgets its velocity in 1000 steps at these settings, the heavy ball in
 10; after the 500 of a weight step it is far from the density it should sample. No form separates the clusters as
 the paper's figure does; its weight rate and number of weight steps are not legible in our copy.""",
+    "Scoreboard": """Every algorithm on one network (three hidden layers of 128), from the same weights and in
+the same batches (`examples/scoreboard.py`). The weight rate is the one with which back-propagation is best on a
+fifth of the training data; other settings are chosen by hand. *over BP* is the mean difference to back-propagation
+with the same seed and energy. On Fashion-MNIST `ePC T=1` diverged in epoch 5 of its first seed: it has no row.""",
     "generation": """Images drawn by `MCPC`, and by a variational autoencoder with the same decoder, compared
 with test images (`examples/generation.py`). FID and inception score come from a small classifier that the script
 trains: they compare these rows with each other, and not with the paper's values. *epochs* are weight steps: on all
@@ -212,6 +222,25 @@ class Row:
         return ", ".join(str(record["seed"]) for record in self.records)
 
     @property
+    def relative_time(self) -> str:
+        """Time of an epoch over that of back-propagation, the smallest of the seeds."""
+        times = [record["relative_time"] for record in self.records if "relative_time" in record]
+        return f"{min(times):.1f}" if times else "–"
+
+    @property
+    def regime(self) -> dict[str, str]:
+        """How it trained, of the first seed for which it was measured."""
+        found = next((record["regime"] for record in self.records if "regime" in record), None)
+        number = lambda value: "–" if value is None else f"{value:.2f}"
+        if found is None:
+            return dict.fromkeys(REGIME, "–")
+        stable = {True: "yes", False: "no", None: "–"}[found["stable"]]
+        depth = f"{found['effective_depth']} of {len(found['cosine'])}"
+        values = [found["relaxed_fraction"], found["total_cosine"]]
+        cells = [*map(number, values), depth, number(found["alignment"]), stable]
+        return dict(zip(REGIME, cells, strict=True))
+
+    @property
     def published(self) -> str:
         """The published value that the newest record names, if any."""
         return str(max(self.records, key=lambda r: r["date"]).get("paper", "–"))
@@ -236,11 +265,11 @@ def span(records: Iterable[dict[str, Any]]) -> str:
     return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
 
 
-def show(values: list[float]) -> str:
+def show(values: list[float], signed: bool = False) -> str:
     """`98.26 ± 0.04`, with as many digits as the size of the numbers asks for."""
     mean = statistics.fmean(values)
-    digits = 2 if abs(mean) >= 1 else 5
-    text = f"{mean:.{digits}f}"
+    digits = 2 if abs(mean) >= 1 or signed else 5
+    text = f"{mean:{'+' if signed else ''}.{digits}f}"
     return text if len(values) == 1 else f"{text} ± {statistics.stdev(values):.{digits}f}"
 
 
@@ -286,6 +315,12 @@ way here; *last epoch* is the accuracy after the last epoch. See the
 **Names.** PC-SE and PC-CE: predictive coding with squared errors or cross entropy at the output. PN, NN, CN:
 [nudged](algorithms.md#nudgedpc) towards the label (positive), away from it (negative), both in turn
 (centred). iPC: [incremental](algorithms.md#ipc). BP: back-propagation on the same network.
+
+**Regime.** What [`pxan.regime`](howto/analysis.md) measured on 64 test images after training, with the first
+seed for which it was. *relaxed*: 0 like back-propagation, 1 at the equilibrium of inference. *cosine*: of the
+weight gradient with that of back-propagation. *depth*: how many layers have 99 % of the gradient. *aligned*:
+whether a step moves the prediction towards the label. *stable*: whether the state rate is below the largest stable
+one.
 
 [The format of a record](record_format.md) says how to add a run: write the record, run
 `python docs/_generate.py`, commit both. Speed is on [its own page](benchmarks.md).
@@ -366,24 +401,41 @@ def pictures(records: list[dict[str, Any]]) -> dict[Path, dict[str, list[list[fl
 
 
 def case_table(rows: list[Row], paper: dict[str, tuple[float, float]] | None) -> str:
-    """One table per network and data set."""
+    """One table per network and data set; columns that no row has a value for are left out."""
     lines = []
     for row in rows:
         # what was run otherwise than in the paper is not to be compared with its value
         reference = paper.get(row.algorithm) if paper and not row.note else None
         lines.append(
-            [
-                row.algorithm + (f" ({row.note})" if row.note else ""),
-                f"{reference[0]:.2f} ± {reference[1]:.2f}" if reference else row.published,
-                row.value("best"),
-                row.value("last"),
-                row.epochs,
-                row.seeds,
-            ]
+            {
+                "algorithm": row.algorithm + (f" ({row.note})" if row.note else ""),
+                "paper (best)": f"{reference[0]:.2f} ± {reference[1]:.2f}"
+                if reference
+                else row.published,
+                "best epoch": row.value("best"),
+                "last epoch": row.value("last"),
+                "over BP": over_baseline(row, rows),
+                "time / BP": row.relative_time,
+                **row.regime,
+                "epochs": row.epochs,
+                "seeds": row.seeds,
+            }
         )
-    lines.sort(key=lambda line: algorithm_order(line[0].split(" (")[0]))
-    header = ["algorithm", "paper (best)", "best epoch", "last epoch", "epochs", "seeds"]
-    return table(header, lines)
+    lines.sort(key=lambda line: algorithm_order(str(line["algorithm"]).split(" (")[0]))
+    header = [name for name in lines[0] if any(line[name] not in ("–", "") for line in lines)]
+    return table(header, ([line[name] for name in header] for line in lines))
+
+
+def over_baseline(row: Row, rows: list[Row]) -> str:
+    """Last epoch less that of back-propagation with the same seed, where times are relative to it, too."""
+    if row.relative_time == "–":
+        return "–"
+    name = "BP-CE" if row.algorithm.endswith("-CE") else "BP-SE"
+    known = {
+        r["seed"]: r["last"] for other in rows if other.algorithm == name for r in other.records
+    }
+    pairs = [r["last"] - known[r["seed"]] for r in row.records if r["seed"] in known]
+    return "–" if not pairs or row.algorithm == name else show(pairs, signed=True)
 
 
 def provenance(rows: list[Row]) -> str:

@@ -21,6 +21,7 @@ import functools
 import itertools
 
 import jax
+import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
@@ -29,9 +30,10 @@ from _shared import (
     MUTED,
     add_arguments,
     batches,
+    command,
     first,
     load,
-    plain,
+    regime_of,
     save,
     table,
     tidy,
@@ -40,8 +42,6 @@ from _shared import (
 
 import pcx as px
 import pcx.algorithms as pxa
-import pcx.analysis as pxan
-import pcx.data
 import pcx.models as pxm
 import pcx.nn as pxnn
 import pcx.predictive_coding as pxc
@@ -60,6 +60,30 @@ def bidirectional(model, **options):
     return pxa.BidirectionalPC(model, 8, STATES, backward=backward, alpha_b=1e-3, **options)
 
 
+class Predict(px.Module):
+    """One layer of a model as a function, which is what `pxa.pc_gradients` takes."""
+
+    def __init__(self, model, index):
+        self.model, self.index = model, index
+
+    def __call__(self, h):
+        return self.model.predict(self.index, h)
+
+
+class FixedPrediction(pxa.Backprop):
+    """Predictions and Jacobians stay those of the forward pass (Rosenbaum, 2022, algorithm 2)."""
+
+    def weight_gradients(self, x, y):
+        layers = [Predict(self.model, k) for k in range(len(self.model.layers))]
+        found = pxa.pc_gradients(layers, x, y, half_squared_error, "fixed_pred", eta=0.1, n=20)
+        # every layer holds the whole model, and so does its gradient
+        return found.loss / len(x), found.gradients[0].model
+
+
+def half_squared_error(u, y):
+    return 0.5 * jnp.sum((u - y) ** 2)
+
+
 # An algorithm of your own is one more line: a function of a model and the weights' optimiser. Its
 # optimiser of the states is made once, so that the next seed finds what was compiled.
 ALGORITHMS = {
@@ -76,6 +100,7 @@ ALGORITHMS = {
     "ePC T=1": functools.partial(pxa.EPC, T=1, state_optim=STATES, rate=0.05),
     "PCALM": functools.partial(pxa.PCALM, T=16, state_optim=FLAT),
     "Z-IL": pxa.ZIL,
+    "FixedPred": FixedPrediction,
     "MCPC": functools.partial(pxa.MCPC, T=20, state_optim=NOISY),
     "Bidirectional": bidirectional,
 }
@@ -111,6 +136,11 @@ def tuned_rate(name, data, epochs):
     return max(score, key=score.get)
 
 
+def baseline_of(name):
+    """Back-propagation with the same energy at the output."""
+    return "BP-CE" if name.endswith("-CE") else "BP-SE"
+
+
 def spread(values, signed=False):
     deviation = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
     return f"{np.mean(values):{'+' if signed else ''}.2f}{deviation}"
@@ -125,11 +155,11 @@ def row_of(name, runs, regime, baseline):
         spread(last),
         "-" if runs is baseline else spread(pairs, signed=True),
         f"{fastest(runs) / fastest(baseline):.1f}",
-        f"{regime.relaxed_fraction:.2f}",
-        f"{regime.total_cosine:.2f}",
-        f"{regime.effective_depth} of {len(regime.cosine)}",
-        f"{regime.alignment:.2f}",
-        {True: "yes", False: "NO", None: "-"}[regime.stable],
+        f"{regime['relaxed_fraction']:.2f}",
+        f"{regime['total_cosine']:.2f}",
+        f"{regime['effective_depth']} of {len(regime['cosine'])}",
+        "-" if regime["alignment"] is None else f"{regime['alignment']:.2f}",
+        {True: "yes", False: "NO", None: "-"}[regime["stable"]],
     ]
 
 
@@ -151,8 +181,10 @@ def plot(histories, regimes, title, path):
         left.plot(last, [row] * len(last), "o", color=colour, markersize=5, alpha=0.7)
         left.plot(np.mean(last), row, "|", color=INK, markersize=13, markeredgewidth=1.8)
         regime = regimes[name]
-        middle.plot(regime.relaxed_fraction, row, "o", color=colour, markersize=7)
-        middle.plot(regime.total_cosine, row, "D", color="#ea580c", markersize=6, fillstyle="none")
+        middle.plot(regime["relaxed_fraction"], row, "o", color=colour, markersize=7)
+        middle.plot(
+            regime["total_cosine"], row, "D", color="#ea580c", markersize=6, fillstyle="none"
+        )
         right.plot(fastest(histories[name]) / fastest(histories["BP-SE"]), row, "o", color=colour)
     left.set_yticks(range(len(order)), order)
     left.set_ylim(-0.6, len(order) - 0.4)
@@ -181,13 +213,13 @@ def main():
     arguments = parser.parse_args()
     data, dataset = load(parser, arguments), arguments.dataset
     data = first(data, arguments.images)
-    epochs = arguments.epochs or EPOCHS[dataset]
+    epochs = arguments.epochs = arguments.epochs or EPOCHS[dataset]
     # back-propagation is what the others are compared with
     names = list(dict.fromkeys(["BP-SE", "BP-CE", *arguments.algorithms]))
     rates = {name: tuned_rate(name, data, epochs) for name in names[:2]}
     histories, regimes = {}, {}
     for name in names:
-        rate = rates["BP-CE" if name.endswith("-CE") else "BP-SE"]
+        rate = rates[baseline_of(name)]
         rate = rate / 4 if name == "iPC" else rate  # it makes T steps on the weights for each batch
         histories[name] = []
         for seed in arguments.seeds:
@@ -198,8 +230,7 @@ def main():
                 break
             histories[name].append(history)
             if name not in regimes:
-                y = pcx.data.one_hot(data.y_test[:64], data.classes)
-                regimes[name] = pxan.regime(algorithm, data.x_test[:64], y)
+                regimes[name] = regime_of(algorithm, data)
             print(f"{name}, seed {seed}: {history.summary()}", flush=True)
             write_record(
                 arguments.out / "records",
@@ -208,9 +239,11 @@ def main():
                 algorithm=name,
                 seed=seed,
                 history=history,
-                settings={"rate": rate, "regime": plain(regimes[name]._asdict()), "hidden": HIDDEN},
-                command=f"python examples/scoreboard.py --dataset {dataset} --epochs {epochs} "
-                f"--seeds {seed} --algorithms '{name}'",
+                settings={"rate": rate, "hidden": HIDDEN, "images": len(data.x_train)},
+                regime=regimes[name],
+                relative_time=round(fastest([history]) / fastest(histories[baseline_of(name)]), 2),
+                command=command(arguments, "epochs", "images")
+                + f" --seeds {seed} --algorithms '{name}'",
             )
     complete = [name for name in names if len(histories[name]) == len(arguments.seeds)]
     rows = [
@@ -218,7 +251,7 @@ def main():
             name,
             histories[name],
             regimes[name],
-            histories["BP-CE" if name.endswith("-CE") else "BP-SE"],
+            histories[baseline_of(name)],
         )
         for name in complete
     ]

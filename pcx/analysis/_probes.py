@@ -46,7 +46,7 @@ def measure(algorithm: Any, x: Any, y: Any, samples: int) -> dict[str, Any]:
         values = [weight.get() for weight in algorithm.weights()]
         loss = pure(_loss, algorithm=algorithm)
         propagated = jax.grad(lambda values: jnp.sum(loss(values, x, y)[0]))(values)
-        out["alone"] = (jnp.full(1, jnp.nan),) * 2
+        out["alone"] = ((jnp.full(1, jnp.nan), jnp.zeros(1, bool)),) * 2
         if number := min(samples, batch_size(x, y)):
             alone = pure(_alone, algorithm=algorithm)
             out["alone"] = jax.lax.map(lambda i: alone(i, x, y), jnp.arange(number))
@@ -179,9 +179,9 @@ def _loss(values: Arrays, x: Any, y: Any, *, algorithm: Any) -> tuple[Any, Any]:
     return jnp.asarray(energy), nodes
 
 
-def _alone(i: Any, x: Any, y: Any, *, algorithm: Any) -> tuple[jax.Array, jax.Array]:
-    """Target alignment and interference of a small weight step on sample i alone."""
-    model, nan = algorithm.model, jnp.asarray(jnp.nan)
+def _alone(i: Any, x: Any, y: Any, *, algorithm: Any) -> Any:
+    """Target alignment and interference of a small weight step on sample i alone, each with whether it has one."""
+    model, nan = algorithm.model, (jnp.asarray(jnp.nan), jnp.asarray(False))
     outputs = [k for k, vode in enumerate(vodes(model)) if vode.is_frozen]
     if not outputs or samples_are_coupled(model):
         return nan, nan
@@ -195,7 +195,9 @@ def _alone(i: Any, x: Any, y: Any, *, algorithm: Any) -> tuple[jax.Array, jax.Ar
     others = (jnp.sum(change) - change[i]) / max(len(change) - 1, 1)
     gain = -change[i]
     known = (gain != 0) & (len(change) > 1)
-    return _cosine(made, wanted), jnp.where(known, others / jnp.where(known, gain, 1), nan)
+    # a sample without an error has no direction; what is not finite is kept, to be seen
+    points = (_inner(made, made) != 0) & (_inner(wanted, wanted) != 0)
+    return (_cosine(made, wanted), points), (others / jnp.where(known, gain, 1), known)
 
 
 def _set(params: Any, values: Arrays) -> None:
@@ -214,7 +216,7 @@ def _inner(a: Arrays, b: Arrays) -> jax.Array:
 
 
 def _cosine(a: Arrays, b: Arrays) -> jax.Array:
-    return _over(_inner(a, b), jnp.sqrt(_inner(a, a) * _inner(b, b)), jnp.nan)
+    return _over(_inner(a, b), jnp.sqrt(_inner(a, a)) * jnp.sqrt(_inner(b, b)), jnp.nan)
 
 
 def _over(a: jax.Array, b: jax.Array, otherwise: float) -> jax.Array:

@@ -44,7 +44,7 @@ class Regime(NamedTuple):
         effective_depth: how many layers, from the output down, have 99 % of sum_l |g_l|^2 /
             |theta_l|^2, with g_l the weight gradient.
         alignment: the cosine between how a small weight step on one sample moves its output u and
-            -dF/du there (y - u for `se_energy`), mean over samples.
+            -dF/du there (y - u for `se_energy`), mean over the samples with an error.
         interference: how much such a step raises the loss of the other samples, over how much it
             lowers its own, mean over samples. Negative: the others gain as well.
 
@@ -149,7 +149,9 @@ def regime(algorithm: Algorithm, x: Any, y: Any = None, samples: int = 8) -> Reg
     column = lambda key: {seen["layers"][k]: float(seen[key][k]) for k in order}
     top = float(np.max(seen["curvatures"]))
     parts = np.cumsum([*column("share").values()][::-1])
-    aligned, interfered = seen["alone"]
+    aligned, interfered = (
+        v[known] if any(known) else np.array(np.nan) for v, known in seen["alone"]
+    )
     return Regime(
         gradient_ratio=float(np.median(seen["ratio"])),
         worst_gradient_ratio=float(np.max(seen["ratio"])),

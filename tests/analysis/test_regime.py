@@ -186,6 +186,11 @@ def test_alignment_of_linear_networks_is_the_closed_form(rng):
     np.testing.assert_allclose(bp.alignment, np.mean(propagated), rtol=1e-10)
     assert bp.reach == dict.fromkeys(LAYERS, 0)
     assert bp.stable is None
+    # a sample that is predicted exactly has no direction to be aligned with
+    algorithm = pxa.Backprop(Network(net))
+    exact = np.concatenate([np.asarray(algorithm.predict(x))[:1], y[1:]])
+    found = pxan.regime(algorithm, x, exact).alignment
+    np.testing.assert_allclose(found, np.mean(propagated[1:]), rtol=1e-10)
     # by a small step with each sample's own gradient
     loss = lambda net: 0.5 * ((y - net.forward(x)[-1]) ** 2).sum(-1)
     expected = []

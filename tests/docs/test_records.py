@@ -85,6 +85,40 @@ def test_the_newer_of_two_runs_of_a_seed_counts(tmp_path):
     assert row_of(page, "PC-SE")[2] == "90.00"
 
 
+REGIME = {"relaxed_fraction": 0.98, "total_cosine": 0.6, "effective_depth": 3, "alignment": None}
+REGIME |= {"cosine": dict.fromkeys("abcd", 1.0), "stable": False}
+
+
+def test_the_regime_is_beside_the_accuracy_where_it_was_measured():
+    page = generate.results_page([record(), record(seed=1, regime=REGIME)])
+    assert row_of(page, "PC-SE")[4:] == ["0.98", "0.60", "3 of 4", "no", "25", "0, 1"]
+    assert "| relaxed | cosine | depth | stable |" in page
+
+
+def test_a_scoreboard_compares_seed_by_seed_with_back_propagation():
+    runs = [
+        ("PC-SE", 95.0, 0),
+        ("PC-SE", 94.0, 1),
+        ("BP-SE", 94.0, 0),
+        ("BP-SE", 96.0, 1),
+        ("BP-CE", 99.0, 0),
+    ]
+    page = generate.results_page(
+        [
+            record(
+                experiment="Scoreboard",
+                algorithm=name,
+                last=last,
+                seed=seed,
+                relative_time=2 + seed,
+            )
+            for name, last, seed in runs
+        ]
+    )
+    assert row_of(page, "PC-SE")[3:5] == ["-0.50 ± 2.12", "2.0"]
+    assert row_of(page, "BP-CE")[3] == "–"
+
+
 def test_another_number_of_epochs_or_another_note_is_another_row():
     page = generate.results_page([record(), record(epochs=2), record(note="1000 samples")])
     rows = [line for line in page.splitlines() if line.startswith("| PC-SE")]
@@ -94,7 +128,8 @@ def test_another_number_of_epochs_or_another_note_is_another_row():
 def test_a_smaller_run_is_neither_compared_with_the_paper_nor_counts_as_its_case():
     small = record(experiment="VGG-5", dataset="CIFAR-10", note="1000 samples")
     page = generate.results_page([record(), small])
-    assert row_of(page, "PC-SE (1000 samples)")[1] == "–"
+    # no column for the paper's values, as there is none to compare with
+    assert row_of(page, "PC-SE (1000 samples)")[1] == f"{record()['best']:.2f}"
     assert row_of(page, "PC-SE |")[1] == "98.26 ± 0.04"
     assert "Table 1: MLP, FashionMNIST; VGG-5, CIFAR-10;" in page
 
