@@ -6,16 +6,18 @@ date without drawing it, which another version of matplotlib would do a little d
 
 import hashlib
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
 Curves = dict[str, list[list[float]]]  # {algorithm: a curve for each seed}
 
 
-def digest(curves: Curves) -> str:
+def digest(curves: Any) -> str:
     return hashlib.sha256(json.dumps(curves, sort_keys=True).encode()).hexdigest()
 
 
-def shows(path: Path, curves: Curves) -> bool:
+def shows(path: Path, curves: Any) -> bool:
     """Whether the file is a figure of these values."""
     return path.exists() and digest(curves) in path.read_text()
 
@@ -48,3 +50,16 @@ def draw(path: Path, curves: Curves) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None, "Description": digest(curves)})
     plt.close(figure)
+
+
+def draw_scoreboard(path: Path, shown: dict[str, Any]) -> None:
+    """The figure of examples/scoreboard.py, from records."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
+    from scoreboard import plot
+
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": path.name}):
+        figure = plot(shown, "One network, all algorithms")
+        figure.savefig(path, metadata={"Date": None, "Description": digest(shown)})

@@ -88,6 +88,7 @@ OPTIONAL: dict[str, type | tuple[type, ...]] = {
 PAPER_ALGORITHMS = ("PC-CE", "PC-SE", "PN", "NN", "CN", "iPC", "BP-CE", "BP-SE")
 TABLE_1 = Path(__file__).with_name("_paper_table_1.txt")
 
+SCOREBOARD = "Scoreboard"
 REGIME = ("relaxed", "cosine", "depth", "aligned", "stable")
 
 Case = tuple[str, str, str]  # experiment, dataset, metric
@@ -389,15 +390,38 @@ def about(case: Case) -> list[str]:
 
 
 def picture(case: Case, rows: list[Row]) -> list[str]:
-    """The link to a figure of the curves, if there are any."""
+    """The link to the figure of a scoreboard, or of the curves, if there are any."""
     path = image_of(case)
+    if case[0] == SCOREBOARD:
+        return [f"![Accuracy, regime and time](images/{path.name})"]
     return [f"![Test {case[2]} after each epoch](images/{path.name})"] if curves(rows) else []
 
 
 def pictures(records: list[dict[str, Any]]) -> dict[Path, dict[str, list[list[float]]]]:
     """What each figure of curves shows."""
-    cases = {case: rows for case, rows in rows_by_case(records).items() if not DEPTH.match(case[0])}
-    return {image_of(case): drawn for case, rows in cases.items() if (drawn := curves(rows))}
+    return {
+        image_of(case): drawn
+        for case, rows in rows_by_case(records).items()
+        if case[0] != SCOREBOARD and not DEPTH.match(case[0]) and (drawn := curves(rows))
+    }
+
+
+def scoreboards(records: list[dict[str, Any]]) -> dict[Path, dict[str, Any]]:
+    """What each figure of a scoreboard shows."""
+    out = {}
+    for case, rows in rows_by_case(records).items():
+        known = [row for row in rows if row.regime["cosine"] != "–" and row.relative_time != "–"]
+        if case[0] == SCOREBOARD and known:
+            out[image_of(case)] = {
+                row.algorithm: {
+                    "last": [record["last"] for record in row.records],
+                    "relaxed": float(row.regime["relaxed"]),
+                    "cosine": float(row.regime["cosine"]),
+                    "time": float(row.relative_time),
+                }
+                for row in known
+            }
+    return out
 
 
 def case_table(rows: list[Row], paper: dict[str, tuple[float, float]] | None) -> str:
@@ -536,6 +560,8 @@ def main() -> int:
     stale = [path for path in made if not path.exists() or path.read_text() != made[path]]
     drawn = pictures(read_records())
     stale += [path for path, values in drawn.items() if not _curves.shows(path, values)]
+    boards = scoreboards(read_records())
+    stale += [path for path, shown in boards.items() if not _curves.shows(path, shown)]
     analysed = {_analyses.image_of(record): record for record in _analyses.read()}
     stale += [path for path, record in analysed.items() if not _analyses.shows(path, record)]
     for path in stale:
@@ -544,6 +570,8 @@ def main() -> int:
             path.write_text(made[path])
         elif not check and path in analysed:
             _analyses.draw(path, analysed[path])
+        elif not check and path in boards:
+            _curves.draw_scoreboard(path, boards[path])
         elif not check:
             _curves.draw(path, drawn[path])
     return 1 if check and stale else 0

@@ -26,17 +26,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 from _shared import (
-    INK,
     MUTED,
     add_arguments,
     batches,
+    colour,
     command,
     first,
     load,
     regime_of,
     save,
+    styled,
     table,
-    tidy,
     write_record,
 )
 
@@ -168,40 +168,41 @@ def fastest(runs):
     return min(np.min(run["seconds"][1:]) if len(run) > 1 else run["seconds"][0] for run in runs)
 
 
-def plot(histories, regimes, title, path):
-    """Accuracy, regime and time, algorithms ordered by accuracy."""
-    mean = lambda name: np.mean([run.last("val_accuracy") for run in histories[name]])
-    order = sorted(histories, key=mean)
+@styled
+def plot(shown, title):
+    """The figure of accuracy, regime and time, algorithms ordered by accuracy.
+
+    Args:
+        shown: for each algorithm "last" (accuracies in percent), "relaxed", "cosine", "time".
+    """
+    order = sorted(shown, key=lambda name: np.mean(shown[name]["last"]))
     figure, (left, middle, right) = plt.subplots(
-        1, 3, figsize=(12.5, 0.3 * len(order) + 1.6), layout="constrained", sharey=True
+        1, 3, figsize=(10, 0.24 * len(order) + 1.4), layout="constrained", sharey=True
     )
     for row, name in enumerate(order):
-        colour = MUTED if name.startswith("BP") else "#2563eb"
-        last = [100 * run.last("val_accuracy") for run in histories[name]]
-        left.plot(last, [row] * len(last), "o", color=colour, markersize=5, alpha=0.7)
-        left.plot(np.mean(last), row, "|", color=INK, markersize=13, markeredgewidth=1.8)
-        regime = regimes[name]
-        middle.plot(regime["relaxed_fraction"], row, "o", color=colour, markersize=7)
-        middle.plot(
-            regime["total_cosine"], row, "D", color="#ea580c", markersize=6, fillstyle="none"
-        )
-        right.plot(fastest(histories[name]) / fastest(histories["BP-SE"]), row, "o", color=colour)
+        own = shown[name]
+        line = {"color": MUTED if name.startswith("BP") else colour(0)}
+        left.plot(own["last"], [row] * len(own["last"]), "o", **line, markersize=4, alpha=0.7)
+        left.plot(np.mean(own["last"]), row, "|", **line, markersize=11, markeredgewidth=1.8)
+        middle.plot(own["relaxed"], row, "o", **line, markersize=5)
+        middle.plot(own["cosine"], row, "D", color=colour(1), markersize=5, fillstyle="none")
+        right.plot(own["time"], row, "o", **line, markersize=5)
     left.set_yticks(range(len(order)), order)
     left.set_ylim(-0.6, len(order) - 0.4)
     left.set_xlabel("test accuracy after the last epoch (%)\ndots: seeds, bar: mean")
-    middle.plot([], [], "o", color=INK, markersize=7, label="relaxed fraction")
-    middle.plot([], [], "D", color="#ea580c", fillstyle="none", label="cosine with BP")
-    middle.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    middle.plot([], [], "o", color=colour(0), label="relaxed")
+    middle.plot([], [], "D", color=colour(1), fillstyle="none", label="cosine with BP")
+    middle.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     middle.set(xlim=(-0.55, 1.1), xlabel="regime")
-    right.set(xscale="log", xlabel="time of an epoch over that of BP-SE")
+    right.set(xscale="log", xlabel="time of an epoch over that of BP")
     low, high = np.log2(right.get_xlim())
     ticks = 2.0 ** np.arange(np.floor(low), np.ceil(high) + 1)
     right.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     right.minorticks_off()
     for axes in (left, middle, right):
-        tidy(axes)
-    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", color=INK)
-    save(figure, path)
+        axes.grid(axis="x")
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+    return figure
 
 
 def main():
@@ -262,13 +263,16 @@ def main():
     path = arguments.out / dataset
     path.mkdir(parents=True, exist_ok=True)
     (path / "table.md").write_text(text + "\n")
-    shown = {name: histories[name] for name in complete}
-    plot(
-        shown,
-        regimes,
-        f"{dataset}: accuracy, regime and time on one network",
-        path / "scoreboard.png",
-    )
+    shown = {
+        name: {
+            "last": [100 * run.last("val_accuracy") for run in histories[name]],
+            "relaxed": regimes[name]["relaxed_fraction"],
+            "cosine": regimes[name]["total_cosine"],
+            "time": fastest(histories[name]) / fastest(histories[baseline_of(name)]),
+        }
+        for name in complete
+    }
+    save(plot(shown, f"{dataset}: one network, all algorithms"), path / "scoreboard.png")
     print(f"table and figure: {path}; records: {arguments.out / 'records'}")
 
 

@@ -38,7 +38,8 @@ def test_the_picture_on_the_architecture_page_is_the_tree():
 def test_the_results_and_the_tables_of_the_readme_are_what_the_records_say():
     generate, curves = load(DOCS / "_generate.py"), load(DOCS / "_curves.py")
     stale = [path for path, text in generate.generate().items() if path.read_text() != text]
-    drawn = generate.pictures(generate.read_records())
+    records = generate.read_records()
+    drawn = generate.pictures(records) | generate.scoreboards(records)
     stale += [path for path, values in drawn.items() if not curves.shows(path, values)]
     analyses = load(DOCS / "_analyses.py")
     found = {analyses.image_of(record): record for record in analyses.read()}
