@@ -109,10 +109,10 @@ def batches(data, batch_size, seed):
     )
 
 
-def regime_of(algorithm, data):
+def regime_of(algorithm, data, **options):
     """The regime in which an algorithm trains (`pxan.regime`), on the first 64 test images."""
     y = pcx.data.one_hot(data.y_test[:64], data.classes)
-    return plain(pxan.regime(algorithm, data.x_test[:64], y)._asdict())
+    return plain(pxan.regime(algorithm, data.x_test[:64], y, **options)._asdict())
 
 
 def hardware():

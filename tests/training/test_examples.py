@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 import re
 import runpy
 import sys
@@ -90,6 +91,35 @@ def test_all_algorithms_learn_the_digits(monkeypatch, capsys, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_skip_takes_the_error_to_the_first_layer_of_vgg_19_in_two_steps(monkeypatch, tmp_path):
+    (tmp_path / "cifar10").mkdir()
+    rng = np.random.default_rng(0)
+    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
+        batch = {
+            "data": rng.integers(0, 256, (32, 3072)).astype(np.uint8),
+            "labels": [*range(10)] * 3 + [0, 1],
+        }
+        (tmp_path / "cifar10" / name).write_bytes(pickle.dumps(batch))
+    arguments = ["--data-dir", tmp_path, "--width", 1 / 64, "--T", 2, "--epochs", 1]
+    run(
+        monkeypatch,
+        "skip_connections.py",
+        *arguments,
+        "--methods",
+        "PC",
+        "PC, skip",
+        "--out",
+        tmp_path,
+    )
+    ratios = {r["algorithm"]: r["regime"]["error_ratio"] for r in records_in(tmp_path)}
+    # from the output to the state of the second convolution, from there to the first
+    assert ratios["PC, skip"]["layers[0]"] > 0
+    assert ratios["PC"]["layers[0]"] == ratios["PC"]["layers[13]"] == 0
+    assert ratios["PC"]["layers[15]"] > 0
+    assert (tmp_path / "accuracy.png").exists()
+
+
+@pytest.mark.slow
 def test_skips_and_scales_train_where_plain_networks_do_not(monkeypatch, capsys, tmp_path):
     methods = ["PC", "muPC", "muPC network, ePC"]
     run(monkeypatch, "depth.py", "--depths", 16, "--methods", *methods, "--out", tmp_path)
@@ -99,6 +129,13 @@ def test_skips_and_scales_train_where_plain_networks_do_not(monkeypatch, capsys,
     }
     assert list(rows) == methods
     assert rows["PC"] < 90 < rows["muPC"] < rows["muPC network, ePC"] + 2
+
+
+def test_skip_connections_want_the_files_of_cifar_10(monkeypatch, capsys, tmp_path):
+    with pytest.raises(SystemExit) as stopped:
+        run(monkeypatch, "skip_connections.py", "--data-dir", tmp_path)
+    assert stopped.value.code == 2
+    assert "data_batch_1" in capsys.readouterr().err
 
 
 def test_an_unknown_algorithm_lists_the_known_ones(monkeypatch, capsys):
