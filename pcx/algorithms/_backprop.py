@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+from jaxtyping import PyTree
 
 from ..nn import statistics
 from ..predictive_coding import STATUS, EnergyModule
@@ -45,7 +46,7 @@ class Backprop(PC):
         super().__init__(model, T, None, *args, **options)
         self.T = 0
 
-    def train(self, x: Any, y: Any) -> Trained:
+    def train(self, x: PyTree, y: PyTree) -> Trained:
         """One step on the weights."""
         prediction = self.initialise(x, y) if self.metrics else None
         return Trained(prediction, self.step_weights(x, y), Record(0))
@@ -54,7 +55,7 @@ class Backprop(PC):
         """The pass of the loss moves running statistics."""
         return statistics(self.model, update=phase == "learning")
 
-    def learning_energy(self, x: Any, y: Any, *, model: Any) -> jax.Array:
+    def learning_energy(self, x: PyTree, y: PyTree, *, model: Any) -> jax.Array:
         """The energy right after a forward pass, summed over the batch: the loss of the output vode."""
         with step(model, STATUS.INIT):
             return super().learning_energy(x, y, model=model)

@@ -11,11 +11,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+from jaxtyping import Float, PyTree
 
 from ..core import Mask, named_params
 from ..nn import statistics, training_batch
-from ..predictive_coding import Clamp, VodeParam, free_states, vodes
+from ..predictive_coding import Clamp, EnergyModule, VodeParam, free_states, vodes
 from ..predictive_coding._states import vode_paths
 from ..utils import step
 from . import _lazy
@@ -44,25 +44,27 @@ class Interface(Options):
 
     # the equations are in PC
 
-    def train(self, x: Any, y: Any) -> Any:
+    def train(self, x: PyTree, y: PyTree) -> Any:
         """One training step on a batch."""
         raise NotImplementedError
 
-    def start(self, x: Any, y: Any) -> tuple[Any, Any]:
+    def start(self, x: PyTree, y: PyTree) -> tuple[Any, Any]:
         """The first values of the states; `(prediction, target)`."""
         raise NotImplementedError
 
-    def initialise(self, x: Any, y: Any) -> Any:
+    def initialise(self, x: PyTree, y: PyTree) -> Any:
         """The first values of the states; the prediction."""
         raise NotImplementedError
 
     def infer_states(
-        self, x: Any, y: Any, *, energies: bool = False, states: bool = False
+        self, x: PyTree, y: PyTree, *, energies: bool = False, states: bool = False
     ) -> Record:
         """All of inference."""
         raise NotImplementedError
 
-    def sample_energies(self, x: Any, y: Any, *, model: Any) -> Float[jax.Array, " batch"]:
+    def sample_energies(
+        self, x: PyTree, y: PyTree, *, model: EnergyModule
+    ) -> Float[jax.Array, " batch"]:
         """F of each sample."""
         raise NotImplementedError
 
@@ -76,12 +78,12 @@ class Interface(Options):
         if free:
             self.state_optim.init(Mask(lambda param: id(param) in free)(self.model))
 
-    def mean_energy(self, x: Any, y: Any) -> Float[jax.Array, ""]:
+    def mean_energy(self, x: PyTree, y: PyTree) -> Float[jax.Array, ""]:
         """The batch's mean energy in the present states."""
         with step(self.model, clear_params=(CACHE, CACHE)):
             return jnp.mean(self.sample_energies(x, y, model=self.model))
 
-    def watch(self, x: Any, y: Any, energies: bool, states: bool) -> tuple[Any, Any]:
+    def watch(self, x: PyTree, y: PyTree, energies: bool, states: bool) -> tuple[Any, Any]:
         """What `Record` keeps of the present states: the energy of each vode, and the states."""
         if states:
             self._settle(x, y)
@@ -93,7 +95,7 @@ class Interface(Options):
     # --- the public interface -----------------------------------------------------------------------
 
     @compiled(donate=True, first=first_step)
-    def train_step(self, x: Any, y: Any = None) -> dict[str, jax.Array]:
+    def train_step(self, x: PyTree, y: PyTree = None) -> dict[str, jax.Array]:
         """Learn from one batch; the model is updated in place.
 
         Args:
@@ -115,14 +117,14 @@ class Interface(Options):
         return out
 
     @compiled()
-    def eval_step(self, x: Any, y: Any) -> dict[str, jax.Array]:
+    def eval_step(self, x: PyTree, y: PyTree) -> dict[str, jax.Array]:
         """Energy and metrics of the forward prediction for one batch; nothing is learned."""
         with self._aside():
             prediction = self._prediction(x, y)
             return {"energy": self.mean_energy(x, y), **self._metrics(prediction, y)}
 
     @compiled()
-    def predict(self, x: Any) -> Any:
+    def predict(self, x: PyTree) -> Any:
         """The model's prediction for a batch, by a forward pass (and T_predict steps of inference).
 
         y is never needed, and never known to that inference.
@@ -131,7 +133,9 @@ class Interface(Options):
             return self._prediction(x, None)
 
     @compiled(static=("T",))
-    def energy(self, x: Any, y: Any = None, T: int | None = None) -> Float[jax.Array, " batch"]:
+    def energy(
+        self, x: PyTree, y: PyTree = None, T: int | None = None
+    ) -> Float[jax.Array, " batch"]:
         """Energy of each sample after inference, shape (batch,), in nats.
 
         Args:
@@ -147,8 +151,8 @@ class Interface(Options):
     @compiled(static=("T", "energies", "trajectory"))
     def infer(
         self,
-        x: Any,
-        y: Any = None,
+        x: PyTree,
+        y: PyTree = None,
         T: int | None = None,
         energies: bool = True,
         trajectory: bool = False,
@@ -173,7 +177,7 @@ class Interface(Options):
         return prediction, record
 
     @compiled(static=("T",))
-    def reconstruct(self, y: Any, x: Any = None, T: int | None = None) -> Any:
+    def reconstruct(self, y: PyTree, x: PyTree = None, T: int | None = None) -> Any:
         """What a generative model makes of data: infer the code with y clamped, then decode it.
 
             h* = the states after T steps of inference with h_L = y;    y_hat = f_L(... f_1(h*_0))
@@ -221,7 +225,7 @@ class Interface(Options):
             return decode(x, self.model, roots)
 
     @compiled()
-    def largest_state_rate(self, x: Any, y: Any = None) -> jax.Array:
+    def largest_state_rate(self, x: PyTree, y: PyTree = None) -> jax.Array:
         """The largest rate at which gradient descent on the states is stable for a batch, to about a percent.
 
             2 / lambda,   lambda the largest eigenvalue of d2F/dh2, over all samples, after initialisation
@@ -246,14 +250,14 @@ class Interface(Options):
         """A context for the passes of a phase: they move running statistics if the option says so."""
         return statistics(self.model, update=self.statistics == phase)
 
-    def _settle(self, x: Any, y: Any) -> None:
+    def _settle(self, x: PyTree, y: PyTree) -> None:
         """Clamp, so that the states are those that the energies are of."""
         with step(self.model, clear_params=(CACHE, CACHE)):
             call(x, y, model=self.model)
 
     # --- what these share -----------------------------------------------------------------------------
 
-    def _prediction(self, x: Any, y: Any) -> Any:
+    def _prediction(self, x: PyTree, y: PyTree) -> Any:
         """Of a forward pass; or in the states that T_predict steps without y lead to."""
         if not self.T_predict:
             return forward(x, y, self.model)
@@ -269,7 +273,7 @@ class Interface(Options):
             if path not in known and path not in updates and select(param):
                 raise ValueError(ADDED.format(cls=type(self).__name__, path=path))
 
-    def _metrics(self, prediction: Any, y: Any) -> dict[str, Any]:
+    def _metrics(self, prediction: PyTree, y: PyTree) -> dict[str, Any]:
         return {name: jnp.mean(jnp.asarray(f(prediction, y))) for name, f in self.metrics.items()}
 
     def _clear(self) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from ..core import describe
 from ..predictive_coding import EnergyModule, Vode, VodeParam, vodes
@@ -66,7 +67,7 @@ class Bidirectional(EnergyModule):
         if self.input is not None:
             self.input.h.frozen = True
 
-    def __call__(self, x: Any, y: Any = None) -> Any:
+    def __call__(self, x: PyTree, y: PyTree = None) -> Any:
         """The forward model's prediction for one sample; without x, from the state of `input`."""
         if self.input is not None:
             self.input(self.generate(y) if x is None else x)
@@ -78,7 +79,7 @@ class Bidirectional(EnergyModule):
         self.below["x"] = x
         return self.forward(x, y)
 
-    def generate(self, y: Any) -> Any:
+    def generate(self, y: PyTree) -> Any:
         """What the backward direction alone makes of one output."""
         if y is None:
             raise ValueError(NO_INPUT.format(why=NO_OUTPUT))
@@ -175,14 +176,14 @@ class BidirectionalPC(PC):
             model = Bidirectional(model, backward, alpha_f, alpha_b, input_shape)
         super().__init__(model, *args, **options)
 
-    def initialise(self, x: Any, y: Any) -> Any:
+    def initialise(self, x: PyTree, y: PyTree) -> Any:
         """As `PC.initialise`; a missing x is one of the states that inference moves."""
         if self.model.input is not None:
             self.model.input.h.frozen = x is not None
         return super().initialise(x, y)
 
     @compiled()
-    def generate(self, y: Any) -> Any:
+    def generate(self, y: PyTree) -> Any:
         """What the backward direction alone makes of outputs y, (batch, *event): inputs x.
 
         Raises:
@@ -190,7 +191,7 @@ class BidirectionalPC(PC):
         """
         return _backward_pass(y, None, model=self.model)
 
-    def watch(self, x: Any, y: Any, energies: bool, states: bool) -> tuple[Any, Any]:
+    def watch(self, x: PyTree, y: PyTree, energies: bool, states: bool) -> tuple[Any, Any]:
         """Energies of nodes: each vode's own, and that of its prediction of the node below."""
         _, seen = super().watch(x, y, False, states)
         if not energies:
@@ -201,7 +202,7 @@ class BidirectionalPC(PC):
 
 
 @batched
-def _both_energies(x: Any, y: Any, *, model: Any) -> Any:
+def _both_energies(x: PyTree, y: PyTree, *, model: Any) -> Any:
     model(x, y)
     total = [model.alpha_f * vode.energy() for vode in vodes(model)]
     predicting = [k for k, layer in enumerate(model.backward) if layer is not None]
@@ -211,5 +212,5 @@ def _both_energies(x: Any, y: Any, *, model: Any) -> Any:
 
 
 @batched
-def _backward_pass(y: Any, _: Any, *, model: Any) -> Any:
+def _backward_pass(y: PyTree, _: Any, *, model: Any) -> Any:
     return model.generate(y)

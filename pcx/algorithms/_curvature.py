@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from ..core import named_params
 from ..functional import pure
@@ -14,7 +15,7 @@ from ..utils import step
 from ._energies import CACHE
 
 
-def largest_curvatures(algorithm: Any, x: Any, y: Any, iterations: int = 30) -> jax.Array:
+def largest_curvatures(algorithm: Any, x: PyTree, y: PyTree, iterations: int = 30) -> jax.Array:
     """The largest eigenvalue of d2F/dh2 of each sample, (batch,), in what inference steps on.
 
     The algorithm's states are initialised. Where samples see one another (batch statistics), their

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from ..core import Mask, ParamCache
 from ..functional import vmap
@@ -27,37 +28,37 @@ def batched(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @batched
-def call(x: Any, y: Any, *, model: Any) -> Any:
+def call(x: PyTree, y: PyTree, *, model: Any) -> Any:
     """The model's prediction for a batch; predictions stay in the vodes."""
     return model(x, y)
 
 
 @batched
-def _call_and_energy(x: Any, y: Any, *, model: Any) -> Any:
+def _call_and_energy(x: PyTree, y: PyTree, *, model: Any) -> Any:
     prediction = model(x, y)
     return model.energy(), prediction
 
 
 @batched
-def _call_and_vode_energies(x: Any, y: Any, *, model: Any) -> Any:
+def _call_and_vode_energies(x: PyTree, y: PyTree, *, model: Any) -> Any:
     model(x, y)
     return [vode.energy() for vode in vodes(model)]
 
 
-def sample_energies(x: Any, y: Any, *, model: Any) -> tuple[jax.Array, Any]:
+def sample_energies(x: PyTree, y: PyTree, *, model: Any) -> tuple[jax.Array, Any]:
     """Energy of each sample, shape (batch,), and the prediction."""
     energy, prediction = _call_and_energy(x, y, model=model)
     return jnp.asarray(energy), prediction
 
 
-def vode_energies(x: Any, y: Any, *, model: Any) -> jax.Array:
+def vode_energies(x: PyTree, y: PyTree, *, model: Any) -> jax.Array:
     """Energy of each vode, averaged over the batch, shape (vodes,)."""
     with step(model, clear_params=(CACHE, CACHE)):
         energies = _call_and_vode_energies(x, y, model=model)
     return jnp.stack([jnp.mean(jnp.asarray(e)) for e in energies])
 
 
-def forward(x: Any, y: Any, model: Any, status: str | None = STATUS.INIT) -> Any:
+def forward(x: PyTree, y: PyTree, model: Any, status: str | None = STATUS.INIT) -> Any:
     """A pass under a status: by default forward initialisation, `h := u` for every node.
 
     Returns:
@@ -67,7 +68,7 @@ def forward(x: Any, y: Any, model: Any, status: str | None = STATUS.INIT) -> Any
         return call(x, y, model=model)
 
 
-def batch_size(x: Any, y: Any) -> int:
+def batch_size(x: PyTree, y: PyTree) -> int:
     """Number of samples in a batch.
 
     Raises:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from ..predictive_coding import free_states
 from ._errors import (
@@ -113,7 +114,7 @@ class EPC(PC):
         self.step, self.damping, self.distance = step, damping, distance
         self.rate = rate
 
-    def infer_states(self, x: Any, y: Any, **watch: bool) -> Record:
+    def infer_states(self, x: PyTree, y: PyTree, **watch: bool) -> Record:
         """States to errors, T steps on the errors, and back; in place."""
         model = self.model
         to_errors(x, y, model, zero=self.init == "forward")
@@ -132,11 +133,11 @@ class EPC(PC):
         to_states(x, y, model)
         return record
 
-    def to_stepped(self, x: Any, y: Any) -> None:
+    def to_stepped(self, x: PyTree, y: PyTree) -> None:
         """States to errors."""
         to_errors(x, y, self.model)
 
-    def weight_gradients(self, x: Any, y: Any) -> tuple[jax.Array, Any]:
+    def weight_gradients(self, x: PyTree, y: PyTree) -> tuple[jax.Array, Any]:
         """As `PC.weight_gradients`, divided by min(1, rate * T)."""
         F, grads = super().weight_gradients(x, y)
         if self.rate is not None and self.T:
@@ -144,11 +145,11 @@ class EPC(PC):
             grads = jax.tree_util.tree_map(lambda g: g / divisor, grads)
         return F, grads
 
-    def inference_energy(self, x: Any, y: Any, *, model: Any) -> jax.Array:
+    def inference_energy(self, x: PyTree, y: PyTree, *, model: Any) -> jax.Array:
         """The batch's total energy as a function of the errors."""
         return jnp.sum(unrolled_energy(x, y, model=model))
 
-    def step_states(self, x: Any, y: Any, t: Any) -> tuple[jax.Array, Any]:
+    def step_states(self, x: PyTree, y: PyTree, t: Any) -> tuple[jax.Array, Any]:
         """One step on the errors; see `PC.step_states`."""
         free = free_states(self.model)
         if self.step == "fixed" or not free:
@@ -161,7 +162,7 @@ class EPC(PC):
             h.set(h.get() - alpha.reshape(-1, *[1] * (g.ndim - 1)).astype(g.dtype) * g)
         return energy, grads
 
-    def watch(self, x: Any, y: Any, energies: bool, states: bool) -> tuple[Any, Any]:
+    def watch(self, x: PyTree, y: PyTree, energies: bool, states: bool) -> tuple[Any, Any]:
         """What is recorded are the states, not the errors."""
         if not (energies or states):
             return None, None
@@ -172,7 +173,7 @@ class EPC(PC):
             h.set(error)
         return seen
 
-    def _slopes(self, x: Any, y: Any) -> tuple[jax.Array, list[jax.Array]]:
+    def _slopes(self, x: PyTree, y: PyTree) -> tuple[jax.Array, list[jax.Array]]:
         """The total energy, and its gradient in the errors of each free vode."""
         free = free_states(self.model)
         energy, grads = gradient(self.inference_energy, x, y, self.model, free)

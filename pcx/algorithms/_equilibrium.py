@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from ..functional import pure
 from ..predictive_coding import free_states
@@ -22,7 +23,7 @@ from ._solvers import energy_at, watch_all
 class Problem:
     """The states of a batch as one array, (batch, n), and the gradient of the energy in them."""
 
-    def __init__(self, algorithm: Any, x: Any, y: Any):
+    def __init__(self, algorithm: Any, x: PyTree, y: PyTree):
         self.algorithm, self.x, self.y = algorithm, x, y
         self.parts = [h.get() for h in free_states(algorithm.model)]
         with step(algorithm.model, clear_params=(CACHE, CACHE)):
@@ -71,7 +72,7 @@ class EquilibriumSolver:
         raise NotImplementedError
 
     def solve(
-        self, algorithm: Any, x: Any, y: Any, *, energies: bool = False, states: bool = False
+        self, algorithm: Any, x: PyTree, y: PyTree, *, energies: bool = False, states: bool = False
     ) -> Record:
         """Iterate, in place.
 

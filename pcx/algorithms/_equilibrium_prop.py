@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from ..core import RKG, Param, ParamCache
 from ..functional import pure
@@ -140,7 +141,7 @@ class EquilibriumProp(PC):
         self.mode = mode
         self.beta = Param(jnp.asarray(float(beta)))
 
-    def train(self, x: Any, y: Any) -> Trained:
+    def train(self, x: PyTree, y: PyTree) -> Trained:
         """One training step on a batch: one phase, or two from the same states."""
         for what, missing in (("y", y is None), ("x", x is None)):
             if missing:
@@ -162,7 +163,7 @@ class EquilibriumProp(PC):
         info = jax.tree_util.tree_map(least, *(record.info for record in records))
         return Trained(prediction, mean(*energies), records[0]._replace(info=info))
 
-    def start(self, x: Any, y: Any) -> tuple[Any, Any]:
+    def start(self, x: PyTree, y: PyTree) -> tuple[Any, Any]:
         """h := u, with the outputs free and nudged; the target is in their cost."""
         self._hold()
         if y is not None:
@@ -176,13 +177,13 @@ class EquilibriumProp(PC):
             self._check_rest(x)
         return prediction, None
 
-    def learning_energy(self, x: Any, y: Any, *, model: Any) -> jax.Array:
+    def learning_energy(self, x: PyTree, y: PyTree, *, model: Any) -> jax.Array:
         """F / beta summed over the batch."""
         F = self.sample_energies(x, y, model=model)
         nudged = _nudged(model)
         return jnp.sum(F / nudged[0].beta.get().astype(F.dtype) if nudged else F)
 
-    def _release(self, x: Any, y: Any) -> None:
+    def _release(self, x: PyTree, y: PyTree) -> None:
         """Free the outputs, and give them a cost; on this call's copy of the model."""
         targets, names = _targets(x, y, self.model), self.vode_names
         if not targets:
@@ -218,7 +219,7 @@ class EquilibriumProp(PC):
             for vode in _nudged(self.model):
                 vode.beta.set(sign * jnp.abs(vode.beta.get()))
 
-    def _check_rest(self, x: Any) -> None:
+    def _check_rest(self, x: PyTree) -> None:
         """Refuse a model, or an energy of a subclass, whose states would move without a nudge."""
         for hook in ("sample_energies", "inference_energy"):
             if not getattr(getattr(type(self), hook), "lazy_safe", False):
@@ -266,7 +267,7 @@ def _nudged(model: Any) -> list[Any]:
     ]
 
 
-def _targets(x: Any, y: Any, model: Any) -> dict[int, jax.Array]:
+def _targets(x: PyTree, y: PyTree, model: Any) -> dict[int, jax.Array]:
     """What each output is clamped to: for the frozen vodes whose state depends on y."""
     with step(model, STATUS.INIT, clear_params=(CACHE, CACHE)), statistics(model, update=False):
         states = pure(_frozen_states, model=model)
@@ -279,6 +280,6 @@ def _targets(x: Any, y: Any, model: Any) -> dict[int, jax.Array]:
 
 
 @batched
-def _frozen_states(x: Any, y: Any, *, model: Any) -> Any:
+def _frozen_states(x: PyTree, y: PyTree, *, model: Any) -> Any:
     model(x, y)
     return [vode.h.get() if vode.is_frozen else None for vode in vodes(model)]

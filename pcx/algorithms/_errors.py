@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from ..core import static
 from ..functional import pure, vmap
@@ -24,7 +25,7 @@ needs states that follow from the errors by one forward pass. Use PC or IPC, or 
 calling the node returns."""
 
 
-def to_errors(x: Any, y: Any, model: Any, zero: bool = False) -> None:
+def to_errors(x: PyTree, y: PyTree, model: Any, zero: bool = False) -> None:
     """Replace the state in each free vode's `h` by its error h - u, in place.
 
     Args:
@@ -41,13 +42,13 @@ def to_errors(x: Any, y: Any, model: Any, zero: bool = False) -> None:
         vode.h.set(jnp.zeros_like(h) if zero else h - u)
 
 
-def to_states(x: Any, y: Any, model: Any) -> None:
+def to_states(x: PyTree, y: PyTree, model: Any) -> None:
     """Replace the error in each free vode's `h` by the state u + error, in place."""
     with phase(model, clear_params=(CACHE, CACHE)):
         _states(x, y, model=model)
 
 
-def find_early_read(x: Any, y: Any, model: Any) -> tuple[int, int] | None:
+def find_early_read(x: PyTree, y: PyTree, model: Any) -> tuple[int, int] | None:
     """The numbers of a vode and of one whose state it depends on from before that was predicted.
 
     Only traced: beside the errors, the pass gets the states as they are before it, and nothing may
@@ -72,7 +73,7 @@ def find_early_read(x: Any, y: Any, model: Any) -> tuple[int, int] | None:
     return None
 
 
-def curvature(x: Any, y: Any, model: Any, direction: list[jax.Array]) -> jax.Array:
+def curvature(x: PyTree, y: PyTree, model: Any, direction: list[jax.Array]) -> jax.Array:
     """Gauss-Newton curvature of the energy along a direction in the errors, shape (batch,).
 
     With z the states and predictions of all nodes, as functions of the errors, and E(z) the energy:
@@ -94,7 +95,7 @@ def curvature(x: Any, y: Any, model: Any, direction: list[jax.Array]) -> jax.Arr
     return jax.jvp(slope, (zero,), (jnp.ones_like(zero),))[1]
 
 
-def call_with_errors(x: Any, y: Any, model: Any) -> None:
+def call_with_errors(x: PyTree, y: PyTree, model: Any) -> None:
     """Call the model with h := u + error for each free vode, whose `h` holds the error."""
     _add_errors(model)
     model(x, y)
@@ -131,7 +132,7 @@ def _with_error(ruleset: Ruleset, error: Any) -> Ruleset:
 
 
 @batched
-def unrolled_energy(x: Any, y: Any, *, model: Any) -> Any:
+def unrolled_energy(x: PyTree, y: PyTree, *, model: Any) -> Any:
     errors = [(vode.h, vode.h.get()) for vode in vodes(model)]
     call_with_errors(x, y, model)
     energy = model.energy()
@@ -141,18 +142,18 @@ def unrolled_energy(x: Any, y: Any, *, model: Any) -> Any:
 
 
 @batched
-def _states(x: Any, y: Any, *, model: Any) -> None:
+def _states(x: PyTree, y: PyTree, *, model: Any) -> None:
     call_with_errors(x, y, model)
 
 
 @batched
-def _predictions(x: Any, y: Any, *, model: Any) -> Any:
+def _predictions(x: PyTree, y: PyTree, *, model: Any) -> Any:
     model(x, y)
     return [vode.get("u") for vode in vodes(model)]
 
 
 @vmap(BATCHED, in_axes=(0, 0, 0), axis_name=AXIS)
-def _predictions_from(before: list[Any], x: Any, y: Any, *, model: Any) -> Any:
+def _predictions_from(before: list[Any], x: PyTree, y: PyTree, *, model: Any) -> Any:
     free = free_states(model)
     _add_errors(model)
     for h, value in zip(free, before, strict=True):
@@ -162,7 +163,7 @@ def _predictions_from(before: list[Any], x: Any, y: Any, *, model: Any) -> Any:
 
 
 @vmap(BATCHED, in_axes=(0, 0, 0), axis_name=AXIS)
-def nodes_at(errors: list[Any], x: Any, y: Any, *, model: Any) -> Any:
+def nodes_at(errors: list[Any], x: PyTree, y: PyTree, *, model: Any) -> Any:
     for h, error in zip(free_states(model), errors, strict=True):
         h.set(error)
     call_with_errors(x, y, model)

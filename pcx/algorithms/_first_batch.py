@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from ..core import RKG, RKG_LOCK, named_params
 from ..functional import pure
@@ -46,7 +47,7 @@ UNCLAMPED = -1.0
 SMALLER = "Use a smaller rate in `state_optim`."
 
 
-def first_step(algorithm: Any, x: Any, y: Any, run: Any) -> Any:
+def first_step(algorithm: Any, x: PyTree, y: PyTree, run: Any) -> Any:
     """The first training step of an algorithm, `run()`, with a look before it and after it."""
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree_util.tree_leaves((x, y))):
         return run()  # inside a transform of JAX's own, which is refused there
@@ -61,7 +62,7 @@ def first_step(algorithm: Any, x: Any, y: Any, run: Any) -> Any:
     return out
 
 
-def before_first(algorithm: Any, x: Any, y: Any) -> float | None:
+def before_first(algorithm: Any, x: PyTree, y: PyTree) -> float | None:
     """Look at a batch and the model; the energy before inference, if inference should lower it."""
     _pixels(algorithm, x)
     if not algorithm.weights():
@@ -80,7 +81,7 @@ def before_first(algorithm: Any, x: Any, y: Any) -> float | None:
 
 
 def after_first(
-    algorithm: Any, x: Any, y: Any, before: float | None, energy: float, untrained: list[Any]
+    algorithm: Any, x: PyTree, y: PyTree, before: float | None, energy: float, untrained: list[Any]
 ) -> None:
     """Look at the energy after the first batch's inference.
 
@@ -103,7 +104,7 @@ def after_first(
         _warn(RISES, algorithm, before=before, after=energy, hint=hint)
 
 
-def _pixels(algorithm: Any, x: Any) -> None:
+def _pixels(algorithm: Any, x: PyTree) -> None:
     for leaf in jax.tree_util.tree_leaves(x):
         array = _mesh.own_part(leaf)
         # larger integer types hold tokens and indices, too
@@ -117,13 +118,13 @@ def _pixels(algorithm: Any, x: Any) -> None:
             _warn(PIXELS, algorithm, low=int(low), high=int(high))
 
 
-def _uneven(algorithm: Any, x: Any, y: Any) -> None:
+def _uneven(algorithm: Any, x: PyTree, y: PyTree) -> None:
     mesh, leaves = algorithm.mesh, jax.tree_util.tree_leaves((x, y))
     if mesh is not None and leaves and np.shape(leaves[0])[0] % mesh.devices.size:
         _warn(UNEVEN, algorithm, samples=len(leaves[0]), devices=mesh.devices.size)
 
 
-def _is_clamped(algorithm: Any, x: Any, y: Any) -> bool:
+def _is_clamped(algorithm: Any, x: PyTree, y: PyTree) -> bool:
     """Whether the energy depends on y, and whether what holds y is frozen; nothing is computed."""
     for where in _unfrozen(algorithm, x, y):
         _warn(NOT_FROZEN, algorithm, where=where)
@@ -143,7 +144,7 @@ def _energy(algorithm: Any) -> Any:
     return next(method.jitted for method in methods if hasattr(method, "jitted"))
 
 
-def _unfrozen(algorithm: Any, x: Any, y: Any) -> list[str]:
+def _unfrozen(algorithm: Any, x: PyTree, y: PyTree) -> list[str]:
     """The vodes on which the model clamps y though inference steps on them."""
     found: list[str] = []
     events = {np.shape(leaf)[1:] for leaf in jax.tree_util.tree_leaves(y)}
@@ -151,14 +152,14 @@ def _unfrozen(algorithm: Any, x: Any, y: Any) -> list[str]:
     if not any(vode.shape is None or vode.shape in events for vode in free):
         return found
 
-    def look(x: Any, y: Any, *, model: Any) -> None:
+    def look(x: PyTree, y: PyTree, *, model: Any) -> None:
         model(x, y)
         leaves = jax.tree_util.tree_leaves(y)
         for name, vode in zip(algorithm.vode_names, vodes(model), strict=True):
             if not vode.is_frozen and any(vode.h.get() is leaf for leaf in leaves):
                 found.append(name)
 
-    def initialised(x: Any, y: Any, *, algorithm: Any) -> None:
+    def initialised(x: PyTree, y: PyTree, *, algorithm: Any) -> None:
         with _lazy.session():
             algorithm.initialise(x, y)
         with step(algorithm.model, clear_params=(CACHE, CACHE)):
@@ -168,7 +169,7 @@ def _unfrozen(algorithm: Any, x: Any, y: Any) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _stable(algorithm: Any, x: Any, y: Any, untrained: list[Any]) -> str:
+def _stable(algorithm: Any, x: PyTree, y: PyTree, untrained: list[Any]) -> str:
     """What to say of the state rate: the largest stable one, where states are what is stepped."""
     if not untrained:
         return SMALLER

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from ..functional import pure, vmap
 from ..predictive_coding import Vode, traits, vodes
@@ -247,7 +248,7 @@ def _is_unit(vode: Vode) -> bool:
 
 
 @vmap(BATCHED, in_axes=(0, 0, 0), axis_name=AXIS)
-def _errors_at(states: list[Any], x: Any, y: Any, *, model: Any) -> Any:
+def _errors_at(states: list[Any], x: PyTree, y: PyTree, *, model: Any) -> Any:
     free = [v for v in vodes(model) if not v.is_frozen and v.h.get() is not None]
     for vode, h in zip(free, states, strict=True):
         vode.h.set(h)

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from ..core import BaseParam, Mask, named_params
 from ..functional import value_and_grad
@@ -15,7 +16,7 @@ from ._energies import CACHE
 
 
 def gradient(
-    energy: Callable[..., Any], x: Any, y: Any, model: Any, params: Sequence[BaseParam]
+    energy: Callable[..., Any], x: PyTree, y: PyTree, model: Any, params: Sequence[BaseParam]
 ) -> tuple[jax.Array, Any]:
     """`(F, dF/dparams)` of an energy of a batch in the present states.
 
@@ -48,7 +49,7 @@ def gradient(
     else:  # steps differ in what is zero, and in nothing else
         method = energy.__func__
 
-        def dF(x: Any, y: Any, *, algorithm: Any, model: Any) -> Any:
+        def dF(x: PyTree, y: PyTree, *, algorithm: Any, model: Any) -> Any:
             return _in_all(paths, MethodType(method, algorithm), x, y, model)
 
         traced = _lazy.traced_once((method, paths), dF)
@@ -60,7 +61,9 @@ def gradient(
     return F, grads
 
 
-def _in_all(paths: Set[str], energy: Any, x: Any, y: Any, model: Any) -> tuple[jax.Array, Any]:
+def _in_all(
+    paths: Set[str], energy: Any, x: PyTree, y: PyTree, model: Any
+) -> tuple[jax.Array, Any]:
     """F and its gradient in all params with these paths."""
     wanted = {id(param) for path, param in named_params(model) if path in paths}
     with step(model, clear_params=(CACHE, CACHE)):

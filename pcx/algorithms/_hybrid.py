@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from ..core import describe, locate
 from ..predictive_coding import STATUS, EnergyModule, Vode, se_energy, vodes
@@ -52,7 +53,7 @@ class Amortised(EnergyModule):
         self.amortiser = list(amortiser)
         self.inputs, self.prior = inputs, prior
 
-    def __call__(self, x: Any, y: Any = None) -> Any:
+    def __call__(self, x: PyTree, y: PyTree = None) -> Any:
         """Predict the data x of one sample from h_0, which is y if that is given.
 
         Returns:
@@ -80,14 +81,14 @@ class Amortised(EnergyModule):
     def _inner(self) -> list[Vode]:
         return vodes(self.generator)[:-1]
 
-    def guess(self, x: Any) -> list[Any]:
+    def guess(self, x: PyTree) -> list[Any]:
         """The amortiser's h_0 ... h_{L-1} for one sample of data."""
         out = [x]
         for layer in reversed(self.amortiser):
             out.append(layer(out[-1]))
         return out[:0:-1]
 
-    def amortiser_energy(self, x: Any) -> Any:
+    def amortiser_energy(self, x: PyTree) -> Any:
         """`sum_l 1/2 |h_l - q_l(.)|^2` of one sample; states and layers' inputs are constants."""
         states = [vode.get("h") for vode in (self.first, *self._inner())]
         total: Any = 0.0
@@ -165,34 +166,34 @@ class HybridPC(PC):
             model = Amortised(model, amortiser, inputs, prior)
         super().__init__(model, *args, **options)
 
-    def initialise(self, x: Any, y: Any) -> Any:
+    def initialise(self, x: PyTree, y: PyTree) -> Any:
         """States at the amortiser's guess; the generator's input is free unless y is given."""
         self.model.first.h.frozen = y is not None
         return super().initialise(x, y)
 
-    def infer_states(self, x: Any, y: Any, **watch: bool) -> Record:
+    def infer_states(self, x: PyTree, y: PyTree, **watch: bool) -> Record:
         """See `PC.infer_states`; also measures the amortiser's error."""
         record = super().infer_states(x, y, **watch)
         error = jnp.mean(jnp.asarray(_amortiser_energy(x, y, model=self.model)))
         return record._replace(info={**(record.info or {}), "amortiser": error})
 
-    def weight_gradients(self, x: Any, y: Any) -> tuple[jax.Array, Any]:
+    def weight_gradients(self, x: PyTree, y: PyTree) -> tuple[jax.Array, Any]:
         """Mean energy of the generator, and the gradients of both parts summed over the batch."""
         _, grads = super().weight_gradients(x, y)
         return self.mean_energy(x, y), grads
 
-    def learning_energy(self, x: Any, y: Any, *, model: Any) -> jax.Array:
+    def learning_energy(self, x: PyTree, y: PyTree, *, model: Any) -> jax.Array:
         """Energy of the generator and error of the amortiser: they share no weights."""
         error = jnp.sum(jnp.asarray(_amortiser_energy(x, y, model=model)))
         return super().learning_energy(x, y, model=model) + error
 
     @compiled()
-    def generate(self, y: Any) -> Any:
+    def generate(self, y: PyTree) -> Any:
         """Data from labels (or latents) y, (batch, *event), by a forward pass of the generator."""
         with self._aside():
             return forward(y, None, self.model.generator)
 
 
 @batched
-def _amortiser_energy(x: Any, _: Any, *, model: Any) -> Any:
+def _amortiser_energy(x: PyTree, _: Any, *, model: Any) -> Any:
     return model.amortiser_energy(x)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+from jaxtyping import PyTree
 
 from ..core import Mask
 from ..functional import cond
@@ -57,7 +58,7 @@ class IPC(PC):
             )
         self.T0, self.Ti = T0, Ti
 
-    def train(self, x: Any, y: Any) -> Trained:
+    def train(self, x: PyTree, y: PyTree) -> Trained:
         """One training step on a batch: the weights learn by the schedule, while inference runs."""
         if self.T0 is None:
             return super().train(x, y)
@@ -67,7 +68,7 @@ class IPC(PC):
         record = loop(self, step, x, y, learns=self.learns, energies=self.record)
         return Trained(prediction, self.mean_energy(x, y), record)
 
-    def step_both(self, x: Any, y: Any, t: Any) -> tuple[jax.Array, Any]:
+    def step_both(self, x: PyTree, y: PyTree, t: Any) -> tuple[jax.Array, Any]:
         """One step on states and weights, from one gradient."""
         h = free_states(self.model)
         with self.passes("learning"):
@@ -77,7 +78,7 @@ class IPC(PC):
         self.apply_gradients(dF, x, y)
         return F, Mask(VodeParam)(dF)
 
-    def step_by_schedule(self, x: Any, y: Any, t: Any) -> tuple[jax.Array, Any]:
+    def step_by_schedule(self, x: PyTree, y: PyTree, t: Any) -> tuple[jax.Array, Any]:
         """`step_both` at the steps at which the weights learn, `step_states` at the others."""
         learns = self.learns(t)
         if isinstance(learns, bool):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from ..functional import scan, while_loop
 from . import _lazy
@@ -68,8 +69,8 @@ class Record(NamedTuple):
 def loop(
     algorithm: Any,
     step: StepFn,
-    x: Any,
-    y: Any,
+    x: PyTree,
+    y: PyTree,
     *,
     T: int | None = None,
     at_least: int = 0,
@@ -121,7 +122,7 @@ def loop(
     return Record(total, *(last if stacked is None else _concatenate(stacked, last)))
 
 
-def _until(algorithm: Any, step: StepFn, x: Any, y: Any, most: int) -> Any:
+def _until(algorithm: Any, step: StepFn, x: PyTree, y: PyTree, most: int) -> Any:
     """Steps until the tolerance is met; how many."""
     stop: Stop = algorithm.stop
 

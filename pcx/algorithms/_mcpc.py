@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Shaped
+from jaxtyping import PyTree, Shaped
 
 from ..functional import scan
 from ..predictive_coding import EnergyModule, vodes
@@ -72,7 +72,7 @@ class MCPC(PC):
         self.output_variance = float(output_variance)
 
     def sample(
-        self, x: Any, y: Any = None, *, samples: int = 100, burn_in: int = 100, thin: int = 1
+        self, x: PyTree, y: PyTree = None, *, samples: int = 100, burn_in: int = 100, thin: int = 1
     ) -> tuple[Shaped[jax.Array, "samples batch ..."], ...]:
         """Samples of the states given the data, from one chain for each sample of the batch.
 
@@ -90,7 +90,7 @@ class MCPC(PC):
 
     def generate(
         self,
-        x: Any = None,
+        x: PyTree = None,
         *,
         n: int | None = None,
         samples: int = 1,
@@ -115,27 +115,31 @@ class MCPC(PC):
             raise ValueError(NO_SIZE.format(n=n))
         return self._generate(x, n or 0, samples, burn_in, thin)
 
-    def sample_energies(self, x: Any, y: Any, *, model: Any) -> jax.Array:
+    def sample_energies(self, x: PyTree, y: PyTree, *, model: Any) -> jax.Array:
         """The energy of each sample, with the variance of the output."""
         if self.output_variance == 1.0:
             return super().sample_energies(x, y, model=model)
         factor = 1 / self.output_variance - 1
 
         @batched
-        def energies(x: Any, y: Any, *, model: Any) -> Any:
+        def energies(x: PyTree, y: PyTree, *, model: Any) -> Any:
             model(x, y)
             return model.energy() + factor * sum(v.energy() for v in vodes(model) if _is_output(v))
 
         return energies(x, y, model=model)
 
     @compiled(static=("samples", "burn_in", "thin"))
-    def _sample(self, x: Any, y: Any, samples: int, burn_in: int, thin: int) -> tuple[Any, ...]:
+    def _sample(
+        self, x: PyTree, y: PyTree, samples: int, burn_in: int, thin: int
+    ) -> tuple[Any, ...]:
         with self._aside():
             self.initialise(x, y)
             return self._chain(x, y, samples, burn_in, thin)
 
     @compiled(static=("n", "samples", "burn_in", "thin"))
-    def _generate(self, x: Any, n: int, samples: int, burn_in: int, thin: int) -> tuple[Any, ...]:
+    def _generate(
+        self, x: PyTree, n: int, samples: int, burn_in: int, thin: int
+    ) -> tuple[Any, ...]:
         with self._aside():
             if x is None:
                 first = vodes(self.model)[0]
@@ -151,7 +155,9 @@ class MCPC(PC):
                     vode.h.generated = True
             return self._chain(x, None, samples, burn_in, thin)
 
-    def _chain(self, x: Any, y: Any, samples: int, burn_in: int, thin: int) -> tuple[Any, ...]:
+    def _chain(
+        self, x: PyTree, y: PyTree, samples: int, burn_in: int, thin: int
+    ) -> tuple[Any, ...]:
         """Samples of the states, from the present ones on."""
         self.start_states()
 

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from ..core import RKG, Param, RandomKeyGenerator
 from ..predictive_coding import mean, vodes
@@ -110,7 +111,7 @@ class NudgedPC(PC):
             sign = 1.0 if positive else -1.0
         self.beta.set(jnp.asarray(sign * size, self.beta.dtype))
 
-    def start(self, x: Any, y: Any) -> tuple[Any, Any]:
+    def start(self, x: PyTree, y: PyTree) -> tuple[Any, Any]:
         """Forward initialisation, and the target near each output's mean in that pass."""
         prediction = self.initialise(x, y)
         if y is None:
@@ -119,12 +120,12 @@ class NudgedPC(PC):
             self.beta *= jnp.where(jax.random.bernoulli(RKG()), 1.0, -1.0)
         return prediction, self.target(y, output_means(x, y, self.model))
 
-    def target(self, y: Any, prediction: Any) -> Any:
+    def target(self, y: PyTree, prediction: PyTree) -> Any:
         """The outputs' means, moved by beta towards y."""
         mix = lambda m, y: m + self.beta.astype(m.dtype) * (y - m)
         return jax.tree_util.tree_map(mix, prediction, y)
 
-    def train(self, x: Any, y: Any) -> Trained:
+    def train(self, x: PyTree, y: PyTree) -> Trained:
         """One training step; "average" infers twice, with opposite nudges from the same initial states."""
         centred = self.mode == "centred" and y is not None
         if not (centred and self.alternate == "average"):
@@ -143,14 +144,14 @@ class NudgedPC(PC):
         self.apply_gradients(average, x, y)
         return Trained(prediction, (F + mirrored_F) / 2, record)
 
-    def weight_gradients(self, x: Any, y: Any) -> tuple[jax.Array, Any]:
+    def weight_gradients(self, x: PyTree, y: PyTree) -> tuple[jax.Array, Any]:
         """Mean energy, and the gradients times 1/beta (or its sign), summed over the batch."""
         F, grads = super().weight_gradients(x, y)
         factor = 1 / self.beta if self.scale == "beta" else jnp.sign(self.beta.get())
         return F, jax.tree_util.tree_map(lambda g: g * factor.astype(g.dtype), grads)
 
 
-def output_means(x: Any, y: Any, model: Any) -> Any:
+def output_means(x: PyTree, y: PyTree, model: Any) -> Any:
     """The mean of each clamped output under the model in a forward pass, a tree like y.
 
     Raises:
@@ -161,7 +162,7 @@ def output_means(x: Any, y: Any, model: Any) -> Any:
 
 
 @batched
-def _output_means(x: Any, y: Any, *, model: Any) -> Any:
+def _output_means(x: PyTree, y: PyTree, *, model: Any) -> Any:
     model(x, y)
     outputs = [vode for vode in vodes(model) if vode.is_frozen]
     leaves, treedef = jax.tree_util.tree_flatten(y)

@@ -4,9 +4,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+from jaxtyping import Float, PyTree
 
-from ..predictive_coding import free_states
+from ..predictive_coding import EnergyModule, free_states
 from ._base import Interface
 from ._energies import batch_size, sample_energies
 from ._gradient import gradient
@@ -33,7 +33,7 @@ class Trained(NamedTuple):
         True
     """
 
-    prediction: Any
+    prediction: PyTree
     energy: jax.Array
     record: Record
 
@@ -99,29 +99,29 @@ class PC(Interface):
         networks - made simple", eqs 1-3.
     """
 
-    def train(self, x: Any, y: Any) -> Trained:
+    def train(self, x: PyTree, y: PyTree) -> Trained:
         """One training step on a batch, in place: initialise, infer, learn."""
         prediction, y = self.start(x, y)
         record = self.infer_states(x, y, energies=self.record)
         energy = self.step_weights(x, y)
         return Trained(prediction, energy, record)
 
-    def start(self, x: Any, y: Any) -> tuple[Any, Any]:
+    def start(self, x: PyTree, y: PyTree) -> tuple[Any, Any]:
         """h := u, and what the output is clamped to; `(prediction, target)`."""
         with self.passes("forward"):
             prediction = self.initialise(x, y)
         return prediction, self.target(y, prediction)
 
-    def initialise(self, x: Any, y: Any) -> Any:
+    def initialise(self, x: PyTree, y: PyTree) -> Any:
         """h := u for every node, by a forward pass (or another `init`); the prediction of that pass."""
         return start_states(x, y, self.model, self.init)
 
-    def target(self, y: Any, prediction: Any) -> Any:
+    def target(self, y: PyTree, prediction: PyTree) -> Any:
         """What the output vode is clamped to during inference and learning: y."""
         return y
 
     def infer_states(
-        self, x: Any, y: Any, *, energies: bool = False, states: bool = False
+        self, x: PyTree, y: PyTree, *, energies: bool = False, states: bool = False
     ) -> Record:
         """T times h <- opt_h(h, dF/dh), or what a solver does instead."""
         if self.solver is not None:
@@ -129,10 +129,10 @@ class PC(Interface):
         self.start_states()
         return loop(self, type(self).step_states, x, y, energies=energies, states=states)
 
-    def to_stepped(self, x: Any, y: Any) -> None:
+    def to_stepped(self, x: PyTree, y: PyTree) -> None:
         """Replace each free state by what inference steps on, in place: here that is the state."""
 
-    def step_states(self, x: Any, y: Any, t: Any) -> tuple[Float[jax.Array, ""], Any]:
+    def step_states(self, x: PyTree, y: PyTree, t: Any) -> tuple[Float[jax.Array, ""], Any]:
         """h <- opt_h(h, dF/dh): one step on the free states, from t = 0; F before it, and dF/dh."""
         h = free_states(self.model)
         F, dF_dh = gradient(self.inference_energy, x, y, self.model, h)
@@ -140,32 +140,36 @@ class PC(Interface):
             self.state_optim.step(self.model, dF_dh)
         return F, dF_dh
 
-    def step_weights(self, x: Any, y: Any) -> Float[jax.Array, ""]:
+    def step_weights(self, x: PyTree, y: PyTree) -> Float[jax.Array, ""]:
         """theta <- opt_theta(theta, dF/dtheta), averaged over the batch; the batch's mean F before it."""
         F, dF_dtheta = self.weight_gradients(x, y)
         self.apply_gradients(dF_dtheta, x, y)
         return F
 
-    def apply_gradients(self, dF_dtheta: Any, x: Any, y: Any) -> None:
+    def apply_gradients(self, dF_dtheta: Any, x: PyTree, y: PyTree) -> None:
         """theta <- opt_theta(theta, g / B) with gradients g that were summed over a batch of B."""
         if self.weights():
             updates = self.weight_optim.step(self.model, dF_dtheta, scale_by=1.0 / batch_size(x, y))
             self._check_learning(updates)
 
-    def weight_gradients(self, x: Any, y: Any) -> tuple[Float[jax.Array, ""], Any]:
+    def weight_gradients(self, x: PyTree, y: PyTree) -> tuple[Float[jax.Array, ""], Any]:
         """The batch's mean F in the present states, and dF/dtheta summed over the batch."""
         with self.passes("learning"):
             F, dF_dtheta = gradient(self.learning_energy, x, y, self.model, self.weights())
         return F / batch_size(x, y), dF_dtheta
 
-    def inference_energy(self, x: Any, y: Any, *, model: Any) -> Float[jax.Array, ""]:
+    def inference_energy(
+        self, x: PyTree, y: PyTree, *, model: EnergyModule
+    ) -> Float[jax.Array, ""]:
         """What inference descends: F summed over the batch, so each state has its own sample's gradient."""
         return jnp.sum(self.sample_energies(x, y, model=model))
 
-    def learning_energy(self, x: Any, y: Any, *, model: Any) -> Float[jax.Array, ""]:
+    def learning_energy(self, x: PyTree, y: PyTree, *, model: EnergyModule) -> Float[jax.Array, ""]:
         """What learning descends: F summed over the batch."""
         return jnp.sum(self.sample_energies(x, y, model=model))
 
-    def sample_energies(self, x: Any, y: Any, *, model: Any) -> Float[jax.Array, " batch"]:
+    def sample_energies(
+        self, x: PyTree, y: PyTree, *, model: EnergyModule
+    ) -> Float[jax.Array, " batch"]:
         """F of each sample, shape (batch,), in nats."""
         return sample_energies(x, y, model=model)[0]

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from ..core import Param
 from ..functional import vmap
@@ -90,7 +91,7 @@ class PCALM(PC):
             constrained = not vode.is_frozen and vode.energy_fn not in (None, zero_energy)
             lam.set(jnp.zeros_like(vode.h.get()) if constrained else None)
 
-    def step_states(self, x: Any, y: Any, t: Any) -> tuple[jax.Array, Any]:
+    def step_states(self, x: PyTree, y: PyTree, t: Any) -> tuple[jax.Array, Any]:
         """The multipliers' update that the last step left open, then one step on the states.
 
         The update is made here because it needs the predictions in the new states, which this step
@@ -103,7 +104,7 @@ class PCALM(PC):
                 lam.set(lam.get() + jnp.asarray(rate, error.dtype) * error)
         return super().step_states(x, y, t)
 
-    def sample_energies(self, x: Any, y: Any, *, model: Any) -> jax.Array:
+    def sample_energies(self, x: PyTree, y: PyTree, *, model: Any) -> jax.Array:
         """A of each sample, with the present multipliers; F where there are none."""
         lams = [lam.get() for lam in self.multipliers]
         if all(lam is None for lam in lams):
@@ -111,7 +112,7 @@ class PCALM(PC):
         rho = self.rho
 
         @vmap(BATCHED, in_axes=(0, 0, 0), axis_name=AXIS)
-        def energies(lams: Any, x: Any, y: Any, *, model: Any) -> Any:
+        def energies(lams: Any, x: PyTree, y: PyTree, *, model: Any) -> Any:
             model(x, y)
             total = model.energy()
             for vode, lam in zip(vodes(model), lams, strict=True):
@@ -122,12 +123,12 @@ class PCALM(PC):
 
         return energies(lams, x, y, model=model)
 
-    def _errors(self, x: Any, y: Any) -> list[Any]:
+    def _errors(self, x: PyTree, y: PyTree) -> list[Any]:
         """h - u of each vode with a multiplier in the present states, None for the others."""
         chosen = [lam.get() is not None for lam in self.multipliers]
 
         @vmap(BATCHED, in_axes=(0, 0), axis_name=AXIS)
-        def errors(x: Any, y: Any, *, model: Any) -> Any:
+        def errors(x: PyTree, y: PyTree, *, model: Any) -> Any:
             model(x, y)
             pairs = zip(vodes(model), chosen, strict=True)
             return [_error(vode) if wanted else None for vode, wanted in pairs]

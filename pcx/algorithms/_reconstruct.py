@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from ..predictive_coding import STATUS, Clamp, Vode, vodes
 from ..predictive_coding._clamp import hold
@@ -16,7 +17,7 @@ first one of `pxm.LinearDecoder`. {cls} has none: {found}. `predict(x)` is its p
 an output take a decoder, `BidirectionalPC(input_shape=...)` or `HybridPC`."""
 
 
-def codes(who: str, model: Any, x: Any) -> list[Vode]:
+def codes(who: str, model: Any, x: PyTree) -> list[Vode]:
     """The free nodes that nothing predicts, where generation starts."""
     sample = jax.tree_util.tree_map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), x)
     found = nodes(model, sample)
@@ -31,7 +32,7 @@ def codes(who: str, model: Any, x: Any) -> list[Vode]:
     return roots
 
 
-def decode(x: Any, model: Any, roots: list[Vode]) -> Any:
+def decode(x: PyTree, model: Any, roots: list[Vode]) -> Any:
     """The prediction of a forward pass in which these nodes keep their states, and all others follow."""
     states = [vode.h.get() for vode in roots]
     model.clear_params(CACHE)

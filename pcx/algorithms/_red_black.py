@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
+from jaxtyping import PyTree
 
 from ..predictive_coding import Stack, energy_modules, vodes
 from ..utils import step as phase
@@ -67,20 +68,22 @@ class RedBlack:
             raise ValueError(f"RedBlack: damping must be in [0, 1); got {self.damping!r}")
 
     def solve(
-        self, algorithm: Any, x: Any, y: Any, *, energies: bool = False, states: bool = False
+        self, algorithm: Any, x: PyTree, y: PyTree, *, energies: bool = False, states: bool = False
     ) -> Record:
         """`algorithm.T` sweeps, in place."""
         self._check(algorithm)
         colours = colours_of(x, y, algorithm.model)
 
-        def sweep(algorithm: Any, x: Any, y: Any, t: Any) -> tuple[jax.Array, Any]:
+        def sweep(algorithm: Any, x: PyTree, y: PyTree, t: Any) -> tuple[jax.Array, Any]:
             steps = [self._set(algorithm, x, y, colour) for colour in colours]
             return steps[0] if steps else (algorithm.inference_energy(x, y), [])
 
         T = algorithm.T if colours else 0
         return loop(algorithm, sweep, x, y, T=T, energies=energies, states=states)
 
-    def _set(self, algorithm: Any, x: Any, y: Any, colour: list[int]) -> tuple[jax.Array, Any]:
+    def _set(
+        self, algorithm: Any, x: PyTree, y: PyTree, colour: list[int]
+    ) -> tuple[jax.Array, Any]:
         model = algorithm.model
         nodes = [vodes(model)[k] for k in colour]
         params = [vode.h for vode in nodes]
@@ -112,7 +115,7 @@ class RedBlack:
             raise ValueError(NO_COLOURS.format(why=why, instead="a vode for each layer"))
 
 
-def colours_of(x: Any, y: Any, model: Any) -> list[list[int]]:
+def colours_of(x: PyTree, y: PyTree, model: Any) -> list[list[int]]:
     """The free states (numbers of vodes) in classes without a common energy term, the last colour first.
 
     In the order of the vodes, each takes the first colour that no state with which it shares a term has.
@@ -127,6 +130,6 @@ def colours_of(x: Any, y: Any, model: Any) -> list[list[int]]:
 
 
 @batched
-def _predictions(x: Any, y: Any, *, model: Any) -> Any:
+def _predictions(x: PyTree, y: PyTree, *, model: Any) -> Any:
     model(x, y)
     return [(vode.get("u"), vode.get("a")) for vode in vodes(model)]

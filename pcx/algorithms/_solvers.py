@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from ..functional import pure, scan
 from ..predictive_coding import free_states
@@ -31,7 +32,7 @@ class StateSolver(Protocol):
     """
 
     def solve(
-        self, algorithm: Any, x: Any, y: Any, *, energies: bool = False, states: bool = False
+        self, algorithm: Any, x: PyTree, y: PyTree, *, energies: bool = False, states: bool = False
     ) -> Record:
         """Move the free states of `algorithm.model`, (batch, *event) each, in place.
 
@@ -115,7 +116,7 @@ class Diffrax:
         self.steady_state, self.points, self.max_steps = steady_state, points, max_steps
 
     def solve(
-        self, algorithm: Any, x: Any, y: Any, *, energies: bool = False, states: bool = False
+        self, algorithm: Any, x: PyTree, y: PyTree, *, energies: bool = False, states: bool = False
     ) -> Record:
         """Move the free states of the algorithm's model to the end of the flow, in place.
 
@@ -141,7 +142,7 @@ class Diffrax:
             h.set(value[0])
         return record
 
-    def _integrate(self, algorithm: Any, x: Any, y: Any, start: Any, watch: bool) -> Any:
+    def _integrate(self, algorithm: Any, x: PyTree, y: PyTree, start: Any, watch: bool) -> Any:
         diffrax = _diffrax()
         end = algorithm.T * self.dt0 if self.T is None else self.T
         tolerance = self.steady_state or 0.0
@@ -186,7 +187,7 @@ def _diffrax() -> Any:
 def energy_at(algorithm: Any) -> Any:
     """The energy that inference descends, as a function of the free states."""
 
-    def energy(states: list[Any], x: Any, y: Any, *, model: Any) -> Any:
+    def energy(states: list[Any], x: PyTree, y: PyTree, *, model: Any) -> Any:
         for h, value in zip(free_states(model), states, strict=True):
             h.set(value)
         return algorithm.inference_energy(x, y, model=model)
@@ -196,8 +197,8 @@ def energy_at(algorithm: Any) -> Any:
 
 def _watched(
     algorithm: Any,
-    x: Any,
-    y: Any,
+    x: PyTree,
+    y: PyTree,
     at_times: Any,
     final: Any,
     times: Any,
@@ -216,7 +217,7 @@ def _watched(
 
 
 def watch_all(
-    algorithm: Any, x: Any, y: Any, trajectory: Any, energies: bool, states: bool
+    algorithm: Any, x: PyTree, y: PyTree, trajectory: Any, energies: bool, states: bool
 ) -> tuple[Any, Any]:
     """What `Record` keeps, at all points of a trajectory of the free states, (points, batch, *event) each."""
 

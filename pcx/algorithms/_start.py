@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from ..core import RKG, BaseParam, Mask
 from ..nn import LayerParam
@@ -30,7 +31,7 @@ def check_start(init: Any) -> None:
         raise ValueError(BAD_INIT.format(got=init))
 
 
-def start_states(x: Any, y: Any, model: Any, init: Start) -> Any:
+def start_states(x: PyTree, y: PyTree, model: Any, init: Start) -> Any:
     """Give every state of a model its first value, in place; the prediction of a forward pass."""
     if init == "persistent" and _fits(x, y, model):
         kept = [(vode.h, vode.h.get()) for vode in vodes(model)]
@@ -57,7 +58,7 @@ def start_states(x: Any, y: Any, model: Any, init: Start) -> Any:
     return prediction
 
 
-def _fits(x: Any, y: Any, model: Any) -> bool:
+def _fits(x: PyTree, y: PyTree, model: Any) -> bool:
     """Whether every free vode holds a state for a batch of this size."""
     states = [vode.h.get() for vode in vodes(model) if not vode.is_frozen]
     if any(h is None for h in states):

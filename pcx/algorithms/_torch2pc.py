@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from ..core import Mask
 from ..functional import jit, pure, value_and_grad, vmap
@@ -56,7 +57,7 @@ class PCGradients(NamedTuple):
     gradients: Any
 
 
-def mean_squared_error(u: Any, y: Any) -> jax.Array:
+def mean_squared_error(u: Any, y: PyTree) -> jax.Array:
     """Mean of (u - y)^2 over batch and features: PyTorch's `MSELoss()`.
 
     Example:
@@ -69,8 +70,8 @@ def mean_squared_error(u: Any, y: Any) -> jax.Array:
 
 def pc_gradients(
     model: Any,
-    x: Any,
-    y: Any,
+    x: PyTree,
+    y: PyTree,
     loss: Callable[[Any, Any], Any] = mean_squared_error,
     mode: str = "strict",
     eta: float = 0.1,
@@ -154,7 +155,7 @@ def _layers(model: Any) -> list[Callable[[Any], Any]]:
 
 
 def _infer(
-    x: Any, y: Any, v_init: Any, eta: Any, loss: Any, mode: str, n: int, *, model: Any
+    x: PyTree, y: PyTree, v_init: Any, eta: Any, loss: Any, mode: str, n: int, *, model: Any
 ) -> PCGradients:
     # all from the model as it is now: what a pass changes (random keys, batch statistics) is the
     # same in each of them, and only the forward pass changes it for good
@@ -220,7 +221,7 @@ def _on_batch(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @_on_batch
-def _forward(x: Any, *, model: Any) -> Any:
+def _forward(x: PyTree, *, model: Any) -> Any:
     out = []
     for layer in _layers(model):
         x = layer(x)
@@ -235,7 +236,7 @@ def _outputs(inputs: list[Any], *, model: Any) -> Any:
 
 
 @vmap(BATCHED, in_axes=(0, 0), axis_name=AXIS)
-def _shifted(x: Any, shifts: list[Any], *, model: Any) -> Any:
+def _shifted(x: PyTree, shifts: list[Any], *, model: Any) -> Any:
     """The model's output with something added to every activation."""
     for layer, shift in zip(_layers(model), shifts, strict=True):
         x = layer(x) + shift

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+from jaxtyping import PyTree
 
 from ..core import is_param, named_params
 from ..predictive_coding import EnergyModule, free_states, vodes
@@ -92,7 +93,7 @@ class ZIL(PC):
         # None: as many steps as there are levels
         self.T = T  # type: ignore[assignment]
 
-    def train(self, x: Any, y: Any) -> Trained:
+    def train(self, x: PyTree, y: PyTree) -> Trained:
         """One training step: a level learns at each of the first L; with T, all weights after the last."""
         prediction, y = self.start(x, y)
         record = self._run(x, y, learn=True, energies=self.record)
@@ -100,18 +101,20 @@ class ZIL(PC):
         return Trained(prediction, energy, record)
 
     def infer_states(
-        self, x: Any, y: Any, *, energies: bool = False, states: bool = False
+        self, x: PyTree, y: PyTree, *, energies: bool = False, states: bool = False
     ) -> Record:
         """The same steps on the states, without learning."""
         return self._run(x, y, learn=False, energies=energies, states=states)
 
-    def _run(self, x: Any, y: Any, learn: bool, energies: bool, states: bool = False) -> Record:
+    def _run(
+        self, x: PyTree, y: PyTree, learn: bool, energies: bool, states: bool = False
+    ) -> Record:
         levels = self._find_levels(_lazy.trace_wave(x, y, self.model, _lazy.observed()))
         if learn and self.T is not None and len(levels) > self.T:
             raise ValueError(TOO_SHORT.format(levels=len(levels), T=self.T))
 
         @lazy_safe
-        def step(algorithm: Any, x: Any, y: Any, t: Any) -> tuple[jax.Array, Any]:
+        def step(algorithm: Any, x: PyTree, y: PyTree, t: Any) -> tuple[jax.Array, Any]:
             # only ordinary steps are scanned, with a traced t
             if not isinstance(t, int) or t >= len(levels):
                 return algorithm.step_states(x, y, t)
@@ -123,7 +126,7 @@ class ZIL(PC):
             self, step, x, y, T=steps, at_least=len(levels), energies=energies, states=states
         )
 
-    def step_level(self, x: Any, y: Any, level: frozenset[int]) -> tuple[jax.Array, Any]:
+    def step_level(self, x: PyTree, y: PyTree, level: frozenset[int]) -> tuple[jax.Array, Any]:
         """h <- h - dF/dh, and the weights of one level (ids of params) learn, from one gradient."""
         states = free_states(self.model)
         weights = [p for p in self.weights() if id(p) in level]

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from ..core import RKG, named_params
 from ..nn import LayerParam
@@ -28,8 +29,8 @@ MakeModel = Callable[[], Any]
 def check_algorithm(
     make_algorithm: Make,
     make_model: MakeModel,
-    x: Any,
-    y: Any,
+    x: PyTree,
+    y: PyTree,
     *,
     descends: bool = True,
     per_sample: bool = True,
@@ -61,7 +62,7 @@ def check_algorithm(
         check_frozen_nodes(make_algorithm, make_model, x, y)
 
 
-def check_step(make_algorithm: Make, make_model: MakeModel, x: Any, y: Any) -> None:
+def check_step(make_algorithm: Make, make_model: MakeModel, x: PyTree, y: PyTree) -> None:
     """A training step gives finite numbers, moves weights and nothing else, and leaves no states behind."""
     model = _seeded(make_model)
     frozen = next(p for p in _weights(model).values())
@@ -89,7 +90,7 @@ def check_step(make_algorithm: Make, make_model: MakeModel, x: Any, y: Any) -> N
         _check(not left, f"the step left a state behind in {path}")
 
 
-def check_seed(make_algorithm: Make, make_model: MakeModel, x: Any, y: Any) -> None:
+def check_seed(make_algorithm: Make, make_model: MakeModel, x: PyTree, y: PyTree) -> None:
     """The same seed gives the same weights, bit for bit."""
     results = []
     for _ in range(2):
@@ -104,7 +105,7 @@ def check_seed(make_algorithm: Make, make_model: MakeModel, x: Any, y: Any) -> N
         _check(np.array_equal(value, results[1][path]), f"{path} differs between two equal runs")
 
 
-def check_traces(make_algorithm: Make, make_model: MakeModel, x: Any, y: Any) -> None:
+def check_traces(make_algorithm: Make, make_model: MakeModel, x: PyTree, y: PyTree) -> None:
     """After its first step an algorithm never runs the model's Python code again for equal shapes."""
     model = _seeded(make_model)
     algorithm = make_algorithm(model)
@@ -120,7 +121,7 @@ def check_traces(make_algorithm: Make, make_model: MakeModel, x: Any, y: Any) ->
 
 
 def check_batch_sizes(
-    make_algorithm: Make, make_model: MakeModel, x: Any, y: Any, *, per_sample: bool = True
+    make_algorithm: Make, make_model: MakeModel, x: PyTree, y: PyTree, *, per_sample: bool = True
 ) -> None:
     """Batches of other sizes are handled in turn; a sample's energy does not depend on its neighbours."""
     algorithm = make_algorithm(_seeded(make_model))
@@ -136,7 +137,7 @@ def check_batch_sizes(
         _check(close, f"a sample's energy is {alone} alone and {together[0]} in a batch")
 
 
-def check_prediction(make_algorithm: Make, make_model: MakeModel, x: Any) -> None:
+def check_prediction(make_algorithm: Make, make_model: MakeModel, x: PyTree) -> None:
     """Predicting needs no target, gives one prediction for each sample, and changes nothing."""
     model = _seeded(make_model)
     algorithm = make_algorithm(model)
@@ -149,7 +150,7 @@ def check_prediction(make_algorithm: Make, make_model: MakeModel, x: Any) -> Non
 
 
 def check_inference(
-    make_algorithm: Make, make_model: MakeModel, x: Any, y: Any, *, descends: bool = True
+    make_algorithm: Make, make_model: MakeModel, x: PyTree, y: PyTree, *, descends: bool = True
 ) -> None:
     """Inference moves free states, keeps the clamped ones, learns nothing, and lowers the energy."""
     model = _seeded(make_model)
@@ -179,7 +180,7 @@ def check_inference(
         )
 
 
-def check_frozen_nodes(make_algorithm: Make, make_model: MakeModel, x: Any, y: Any) -> None:
+def check_frozen_nodes(make_algorithm: Make, make_model: MakeModel, x: PyTree, y: PyTree) -> None:
     """A hidden node that is frozen stays where initialisation put it."""
     model = _seeded(make_model)
     free = [vode for vode in vodes(model) if not vode.is_frozen]
@@ -192,7 +193,7 @@ def check_frozen_nodes(make_algorithm: Make, make_model: MakeModel, x: Any, y: A
 
 
 def check_lazy(
-    make_algorithm: Make, make_model: MakeModel, x: Any, y: Any, *, rtol: float = 1e-5
+    make_algorithm: Make, make_model: MakeModel, x: PyTree, y: PyTree, *, rtol: float = 1e-5
 ) -> None:
     """Lazy inference changes nothing: states, weights and optimiser state are those of `lazy=False`.
 
@@ -225,7 +226,7 @@ def check_lazy(
         _check(far <= scale, f"{name} is another with lazy=True, by up to {far:.3g}")
 
 
-def check_messages(make_algorithm: Make, make_model: MakeModel, x: Any, y: Any) -> None:
+def check_messages(make_algorithm: Make, make_model: MakeModel, x: PyTree, y: PyTree) -> None:
     """Data of the wrong shape gives a ValueError that names the node, or the sizes; then all is well."""
     algorithm = make_algorithm(_seeded(make_model))
     wrong = jax.tree_util.tree_map(lambda a: np.concatenate([a, a], axis=-1), y)
