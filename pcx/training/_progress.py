@@ -81,6 +81,7 @@ class Progress(Callback):
         write_line(head, logs, f"{logs['seconds']:.1f} s", self._live)
         if self._live:
             self._epochs.update()
+            self._epochs.refresh()  # tqdm leaves out what comes soon after the last it showed
 
     def on_train_end(self, trainer: "Trainer") -> None:
         for bar in (self._batches, self._epochs):
