@@ -244,7 +244,7 @@ def run(name, seed, data, arguments):
         seed=seed,
         history=history,
         settings={k: v for k, v in dataclasses.asdict(settings).items() if k != "paper"},
-        regime=regime_of(algorithm, data),
+        **({"regime": regime_of(algorithm, data)} if arguments.regime else {}),
         command=(
             f"python examples/compare_algorithms.py --dataset {arguments.dataset}{where} "
             f"--algorithms {name} --epochs {epochs} --seeds {seed}{options}"
@@ -333,6 +333,12 @@ def main():
     parser.add_argument("--compute-dtype", choices=DTYPES, default="float32")
     parser.add_argument("--width", type=float, default=1.0, help="factor on the channels of VGG-5")
     parser.add_argument("--train", type=int, help="how many training images (all)")
+    parser.add_argument(
+        "--regime",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="record in which regime each trains, which compiles for some seconds",
+    )
     arguments = parser.parse_args()
     images = arguments.dataset == "cifar10"
     if arguments.width != 1 and not images:

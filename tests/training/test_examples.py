@@ -79,7 +79,7 @@ def test_vgg_5_wants_the_files_of_cifar_10_and_no_algorithm_of_linear_layers(mon
 
 @pytest.mark.slow
 def test_all_algorithms_learn_the_digits(monkeypatch, capsys, tmp_path):
-    run(monkeypatch, "compare_algorithms.py", "--out", tmp_path)
+    run(monkeypatch, "compare_algorithms.py", "--no-regime", "--out", tmp_path)
     out = capsys.readouterr().out
     rows = dict(re.findall(r"^\| (\S+) +\| (\d+\.\d+) ", out, re.M))
     assert len(rows) == 18
