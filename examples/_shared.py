@@ -80,6 +80,22 @@ def first(data, size):
     )
 
 
+def some(parser, data, number):
+    """So many training samples, drawn at random and always the same; all of them for None."""
+    if number is None:
+        return data
+    if not 0 < number <= len(data.x_train):
+        parser.error(f"--train {number}: there are {len(data.x_train)} training images")
+    kept = np.random.default_rng(0).permutation(len(data.x_train))[:number]
+    return dataclasses.replace(data, x_train=data.x_train[kept], y_train=data.y_train[kept])
+
+
+def mean_and_deviation(values, signed=False):
+    """`98.26 ± 0.04`: the standard deviation where there are several values."""
+    deviation = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+    return f"{np.mean(values):{'+' if signed else ''}.2f}{deviation}"
+
+
 def trained(data, make, grid, structure, arguments, batch_size):
     """A population trained on the data, and the test accuracy in percent of each member: chance if it diverged."""
     y_train, y_test = (pcx.data.one_hot(y, data.classes) for y in (data.y_train, data.y_test))

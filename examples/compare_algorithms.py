@@ -35,8 +35,10 @@ from _shared import (
     add_arguments,
     batches,
     load,
+    mean_and_deviation,
     regime_of,
     save,
+    some,
     table,
     tidy,
     write_record,
@@ -244,8 +246,7 @@ def run(name, seed, data, arguments):
         seed=seed,
         history=history,
         settings={k: v for k, v in dataclasses.asdict(settings).items() if k != "paper"},
-        # that of HybridPC, whose network runs from the label to the image, cannot be measured yet
-        **({"regime": regime_of(algorithm, data)} if arguments.regime and name != "Hybrid" else {}),
+        **({"regime": regime_of(algorithm, data)} if arguments.regime else {}),
         command=(
             f"python examples/compare_algorithms.py --dataset {arguments.dataset}{where} "
             f"--algorithms {name} --epochs {epochs} --seeds {seed}{options}"
@@ -253,11 +254,6 @@ def run(name, seed, data, arguments):
         note=", ".join(notes),
     )
     return history
-
-
-def spread(values):
-    mean = np.mean(values)
-    return f"{mean:.2f}" if len(values) == 1 else f"{mean:.2f} ± {np.std(values, ddof=1):.2f}"
 
 
 def results_table(histories, dataset):
@@ -268,8 +264,8 @@ def results_table(histories, dataset):
         rows.append(
             [
                 name,
-                spread([curve[-1] for curve in curves]),
-                spread([curve.max() for curve in curves]),
+                mean_and_deviation([curve[-1] for curve in curves]),
+                mean_and_deviation([curve.max() for curve in curves]),
                 "-" if paper is None else f"{paper:.2f}",
                 # the first epoch compiles
                 f"{np.mean([history['seconds'][1:].mean() for history in runs]):.2f}"
@@ -352,14 +348,7 @@ def main():
             there_are = f"there are {', '.join(fitting)}"
             parser.error(f"no algorithm for {arguments.dataset} is called {name!r}; {there_are}")
     names = [known[name.lower()] for name in asked]
-    data = load(parser, arguments)
-    if arguments.train is not None:
-        if not 0 < arguments.train <= len(data.x_train):
-            parser.error(
-                f"--train {arguments.train}: there are {len(data.x_train)} training images"
-            )
-        kept = np.random.default_rng(0).permutation(len(data.x_train))[: arguments.train]
-        data = dataclasses.replace(data, x_train=data.x_train[kept], y_train=data.y_train[kept])
+    data = some(parser, load(parser, arguments), arguments.train)
     histories = {name: [] for name in names}
     for name in names:
         for seed in arguments.seeds:

@@ -33,6 +33,7 @@ from _shared import (
     command,
     first,
     load,
+    mean_and_deviation,
     regime_of,
     save,
     styled,
@@ -141,19 +142,14 @@ def baseline_of(name):
     return "BP-CE" if name.endswith("-CE") else "BP-SE"
 
 
-def spread(values, signed=False):
-    deviation = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
-    return f"{np.mean(values):{'+' if signed else ''}.2f}{deviation}"
-
-
 def row_of(name, runs, regime, baseline):
     """One line of the table; `baseline` has the runs of back-propagation with the same energy."""
     last = 100 * np.array([run.last("val_accuracy") for run in runs])
     pairs = last - 100 * np.array([run.last("val_accuracy") for run in baseline])
     return [
         name,
-        spread(last),
-        "-" if runs is baseline else spread(pairs, signed=True),
+        mean_and_deviation(last),
+        "-" if runs is baseline else mean_and_deviation(pairs, signed=True),
         f"{fastest(runs) / fastest(baseline):.1f}",
         f"{regime['relaxed_fraction']:.2f}",
         f"{regime['total_cosine']:.2f}",

@@ -28,8 +28,10 @@ from _shared import (
     colour,
     command,
     load,
+    mean_and_deviation,
     regime_of,
     save,
+    some,
     styled,
     table,
     write_record,
@@ -107,11 +109,6 @@ def run(name, seed, data, arguments):
     return history, regime
 
 
-def spread(values):
-    deviation = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.2f}{deviation}"
-
-
 @styled
 def plot(runs):
     """Test accuracy after each epoch, seeds as a pale band."""
@@ -136,10 +133,7 @@ def main():
     parser.add_argument("--train", type=int, help="how many training images (all)")
     parser.add_argument("--T", type=int, default=T, help="inference steps")
     arguments = parser.parse_args()
-    data = load(parser, arguments)
-    if arguments.train is not None:
-        kept = np.random.default_rng(0).permutation(len(data.x_train))[: arguments.train]
-        data = dataclasses.replace(data, x_train=data.x_train[kept], y_train=data.y_train[kept])
+    data = some(parser, load(parser, arguments), arguments.train)
     runs = {}
     for name in arguments.methods:
         for seed in arguments.seeds:
@@ -156,8 +150,8 @@ def main():
         rows.append(
             [
                 name,
-                spread([curve[-1] for curve in curves]),
-                spread([curve.max() for curve in curves]),
+                mean_and_deviation([curve[-1] for curve in curves]),
+                mean_and_deviation([curve.max() for curve in curves]),
                 METHODS[name].paper or "-",
                 *(["-", "-"] if METHODS[name].lr_h is None else shown),
             ]

@@ -49,10 +49,10 @@ def gradient(
     else:  # steps differ in what is zero, and in nothing else
         method = energy.__func__
 
-        def dF(x: PyTree, y: PyTree, *, algorithm: Any, model: Any) -> Any:
+        def gradient_of_energy(x: PyTree, y: PyTree, *, algorithm: Any, model: Any) -> Any:
             return _in_all(paths, MethodType(method, algorithm), x, y, model)
 
-        traced = _lazy.traced_once((method, paths), dF)
+        traced = _lazy.traced_once((method, paths), gradient_of_energy)
         F, grads = traced(x, y, algorithm=energy.__self__, model=model)
     if live is not None:  # what no gradient needs, XLA leaves out
         for path, grad in named_params(grads):

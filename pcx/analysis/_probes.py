@@ -191,6 +191,7 @@ def _alone(i: Any, x: Any, y: Any, *, algorithm: Any) -> Any:
     loss = pure(_loss, algorithm=algorithm)
     (_, nodes), (change, moved) = jax.jvp(lambda v: loss(v, x, y), (values,), ([-a for a in g],))
     slopes = _minus_slopes(nodes, model)
+    outputs = [k for k in outputs if nodes[k][1] is not None]  # what nothing predicts is an input
     wanted, made = [slopes[k][i] for k in outputs], [moved[k][1][i] for k in outputs]
     others = (jnp.sum(change) - change[i]) / max(len(change) - 1, 1)
     gain = -change[i]

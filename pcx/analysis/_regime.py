@@ -46,7 +46,7 @@ class Regime(NamedTuple):
         alignment: the cosine between how a small weight step on one sample moves its output u and
             -dF/du there (y - u for `se_energy`), mean over the samples with an error.
         interference: how much such a step raises the loss of the other samples, over how much it
-            lowers its own, mean over samples. Negative: the others gain as well.
+            changes its own, mean over the samples whose loss it changes. Negative: the others gain as well.
 
     Example:
         >>> import jax.numpy as jnp, pcx.algorithms as pxa, pcx.analysis as pxan, pcx.models as pxm

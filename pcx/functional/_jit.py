@@ -228,7 +228,21 @@ class Jit(Transform):
         return self._ahead("lower", args, kwargs)
 
     def jaxpr(self, *args: Any, **kwargs: Any) -> Any:
-        """What this call is traced to, arguments and result last; a call then need not trace it again."""
+        """The jaxpr of this call; nothing is run, and the call itself need not trace it again.
+
+        Its inputs are the params' values and then the positional arguments, its outputs the new values
+        of the params and then the result.
+
+        Raises:
+            TypeError, ValueError: as the call does.
+
+        Example:
+            >>> import jax.numpy as jnp, pcx as px, pcx.functional as pxf
+            >>> double = pxf.jit()(lambda x, *, w: 2 * w * x)
+            >>> jaxpr = double.jaxpr(jnp.ones(3), w=px.Param(jnp.ones(())))
+            >>> [var.aval.shape for var in jaxpr.outvars]
+            [(3,)]
+        """
         return self._ahead("trace", args, kwargs).jaxpr.jaxpr
 
     def _ahead(self, stage: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

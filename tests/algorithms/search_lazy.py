@@ -13,6 +13,7 @@ A short search is part of the test suite.
 import argparse
 import contextlib
 import dataclasses
+import os
 import time
 import warnings
 
@@ -395,7 +396,7 @@ def programs(algorithm, x, y):
 
 
 def run(algorithm, x, y, seed):
-    """Weights and optimiser states after two batches, and the states then; and whether anything was skipped."""
+    """Weights and optimiser states after two batches, and the states then."""
     px.RKG.seed(seed)
     for _ in range(2):
         algorithm.train_step(x, y)
@@ -519,6 +520,7 @@ def main():
         record = {"machine": machine.describe(), "cases": arguments.cases, "seed": arguments.seed}
         record |= {"skipped": skipped, "differing": [str(found) for found in differing]}
         record |= {"rounded": [str(found) for found in rounded]}
+        record |= {"xla_flags": os.environ.get("XLA_FLAGS", "")}
         print(machine.write_record(record, "search"))  # noqa: T201
     raise SystemExit(bool(differing))
 

@@ -142,7 +142,7 @@ def test_the_model_is_traced_as_often_however_deep_it_is():
         pc.train_step(x, y)
         return len(calls)
 
-    assert traced(2) == traced(5)
+    assert traced(2) == traced(5) <= 8
 
 
 def test_a_convolution_is_not_put_into_a_loop_on_cpu():

@@ -205,6 +205,16 @@ def test_alignment_of_linear_networks_is_the_closed_form(rng):
     np.testing.assert_allclose(bp.interference, np.mean(expected), rtol=1e-7)
 
 
+def test_the_label_that_hybrid_inference_clamps_at_the_input_is_no_output(rng):
+    x, y = rng.standard_normal((3, 4)), np.eye(2)[[0, 1, 0]]
+    amortiser = [pxnn.Linear(3, 2), pxnn.Linear(4, 3)]
+    hybrid = pxa.HybridPC(pxm.MLP([2, 3, 4]), 5, optax.sgd(0.1), amortiser=amortiser)
+    found = pxan.regime(hybrid, x, y)
+    # of the node that holds the data: a small step moves its prediction there
+    assert 0 < found.alignment <= 1
+    assert found.error_ratio["generator.layers[1]"] == 1
+
+
 def test_what_is_learned_during_inference_is_added_up(rng):
     net, x, y = problem("after", rng)
     zil = pxan.regime(pxa.ZIL(Network(net)), x, y, samples=0)

@@ -1,10 +1,12 @@
 """Callbacks, early stopping, learning rates, progress."""
 
+import functools
 import re
 
 import numpy as np
 import optax
 import pytest
+from tqdm import tqdm
 
 import pcx.training as pxt
 from tests.training.helpers import LeastSquares, regression
@@ -221,7 +223,10 @@ def test_without_a_terminal_there_is_a_line_for_each_epoch(capsys):
     assert err == ""
 
 
-def test_on_a_terminal_there_are_bars_and_a_line_for_each_epoch(capsys):
+def test_on_a_terminal_there_are_bars_and_a_line_for_each_epoch(capsys, monkeypatch):
+    # however soon epochs follow each other
+    slow = functools.partialmethod(tqdm.__init__, mininterval=1e9)
+    monkeypatch.setattr(tqdm, "__init__", slow)
     trainer = pxt.Trainer(LeastSquares(), [pxt.Progress(bars=True)], log_every=1)
     trainer.fit(pxt.batches(*regression(), 10), 2)
     out, err = capsys.readouterr()

@@ -79,4 +79,8 @@ def set_live(paths: frozenset[str] | None) -> None:
 def traced_once(key: Any, fn: Callable[..., Any]) -> Callable[..., Any]:
     """A function that JAX traces once for this call and this key (and for each structure of its arguments)."""
     session = _state.session
-    return fn if session is None else session.traced.setdefault(key, jit()(fn))
+    if session is None:
+        return fn
+    if key not in session.traced:
+        session.traced[key] = jit()(fn)
+    return session.traced[key]
