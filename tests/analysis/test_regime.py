@@ -206,12 +206,23 @@ def test_alignment_of_linear_networks_is_the_closed_form(rng):
 
 
 def test_the_label_that_hybrid_inference_clamps_at_the_input_is_no_output(rng):
+    """Alignment: how a small step on a sample moves what its label generates, and the data themselves."""
     x, y = rng.standard_normal((3, 4)), np.eye(2)[[0, 1, 0]]
-    amortiser = [pxnn.Linear(3, 2), pxnn.Linear(4, 3)]
-    hybrid = pxa.HybridPC(pxm.MLP([2, 3, 4]), 5, optax.sgd(0.1), amortiser=amortiser)
-    found = pxan.regime(hybrid, x, y)
-    # of the node that holds the data: a small step moves its prediction there
-    assert 0 < found.alignment <= 1
+
+    def make(rate):
+        px.RKG.seed(1)
+        amortiser = [pxnn.Linear(3, 2), pxnn.Linear(4, 3)]
+        weights = optax.sgd(rate)
+        return pxa.HybridPC(pxm.MLP([2, 3, 4]), 5, optax.sgd(0.1), weights, amortiser=amortiser)
+
+    before, expected = np.asarray(make(0.0).generate(y)), []
+    for k in range(len(x)):
+        stepped = make(1e-6)
+        stepped.train_step(x[k : k + 1], y[k : k + 1])
+        moved = np.asarray(stepped.generate(y))[k] - before[k]
+        expected.append(cosine([moved], [x[k] - before[k]]))
+    found = pxan.regime(make(0.0), x, y)
+    np.testing.assert_allclose(found.alignment, np.mean(expected), rtol=1e-6)
     assert found.error_ratio["generator.layers[1]"] == 1
 
 
