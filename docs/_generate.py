@@ -223,23 +223,14 @@ class Row:
         return ", ".join(str(record["seed"]) for record in self.records)
 
     @property
-    def relative_time(self) -> str:
+    def time(self) -> float | None:
         """Time of an epoch over that of back-propagation, the smallest of the seeds."""
-        times = [record["relative_time"] for record in self.records if "relative_time" in record]
-        return f"{min(times):.1f}" if times else "–"
+        return min((r["relative_time"] for r in self.records if "relative_time" in r), default=None)
 
     @property
-    def regime(self) -> dict[str, str]:
+    def regime(self) -> dict[str, Any] | None:
         """How it trained, of the first seed for which it was measured."""
-        found = next((record["regime"] for record in self.records if "regime" in record), None)
-        number = lambda value: "–" if value is None else f"{value:.2f}"
-        if found is None:
-            return dict.fromkeys(REGIME, "–")
-        stable = {True: "yes", False: "no", None: "–"}[found["stable"]]
-        depth = f"{found['effective_depth']} of {len(found['cosine'])}"
-        values = [found["relaxed_fraction"], found["total_cosine"]]
-        cells = [*map(number, values), depth, number(found["alignment"]), stable]
-        return dict(zip(REGIME, cells, strict=True))
+        return next((record["regime"] for record in self.records if "regime" in record), None)
 
     @property
     def published(self) -> str:
@@ -408,20 +399,20 @@ def pictures(records: list[dict[str, Any]]) -> dict[Path, dict[str, list[list[fl
 
 def scoreboards(records: list[dict[str, Any]]) -> dict[Path, dict[str, Any]]:
     """What each figure of a scoreboard shows."""
-    out = {}
-    for case, rows in rows_by_case(records).items():
-        known = [row for row in rows if row.regime["cosine"] != "–" and row.relative_time != "–"]
-        if case[0] == SCOREBOARD and known:
-            out[image_of(case)] = {
-                row.algorithm: {
-                    "last": [record["last"] for record in row.records],
-                    "relaxed": float(row.regime["relaxed"]),
-                    "cosine": float(row.regime["cosine"]),
-                    "time": float(row.relative_time),
-                }
-                for row in known
+    return {
+        image_of(case): {
+            row.algorithm: {
+                "last": [record["last"] for record in row.records],
+                "relaxed": row.regime["relaxed_fraction"],
+                "cosine": row.regime["total_cosine"],
+                "time": row.time,
             }
-    return out
+            for row in rows
+            if row.regime is not None and row.time is not None
+        }
+        for case, rows in rows_by_case(records).items()
+        if case[0] == SCOREBOARD
+    }
 
 
 def case_table(rows: list[Row], paper: dict[str, tuple[float, float]] | None) -> str:
@@ -439,8 +430,8 @@ def case_table(rows: list[Row], paper: dict[str, tuple[float, float]] | None) ->
                 "best epoch": row.value("best"),
                 "last epoch": row.value("last"),
                 "over BP": over_baseline(row, rows),
-                "time / BP": row.relative_time,
-                **row.regime,
+                "time / BP": "–" if row.time is None else f"{row.time:.1f}",
+                **regime_cells(row.regime),
                 "epochs": row.epochs,
                 "seeds": row.seeds,
             }
@@ -450,9 +441,24 @@ def case_table(rows: list[Row], paper: dict[str, tuple[float, float]] | None) ->
     return table(header, ([line[name] for name in header] for line in lines))
 
 
+def regime_cells(found: dict[str, Any] | None) -> dict[str, str]:
+    """What a table shows of a regime."""
+    if found is None:
+        return dict.fromkeys(REGIME, "–")
+    number = lambda value: "–" if value is None else f"{value:.2f}"
+    cells = [
+        number(found["relaxed_fraction"]),
+        number(found["total_cosine"]),
+        f"{found['effective_depth']} of {len(found['cosine'])}",
+        number(found["alignment"]),
+        {True: "yes", False: "no", None: "–"}[found["stable"]],
+    ]
+    return dict(zip(REGIME, cells, strict=True))
+
+
 def over_baseline(row: Row, rows: list[Row]) -> str:
     """Last epoch less that of back-propagation with the same seed, where times are relative to it, too."""
-    if row.relative_time == "–":
+    if row.time is None:
         return "–"
     name = "BP-CE" if row.algorithm.endswith("-CE") else "BP-SE"
     known = {
