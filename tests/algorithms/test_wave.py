@@ -216,6 +216,17 @@ OPTIMISERS = {
     "momentum": optax.sgd(0.1, 0.9),
     "adam": optax.adam(0.05),
 }
+
+
+def rounding(optim):
+    """What two compiled programs of the same numbers may differ by: nothing, but for two exceptions.
+
+    The elementwise arithmetic of Adam may be fused otherwise, and round otherwise. With JAX 0.7.0 that was seen
+    with SGD, too: one rounding in 1 or 2 of 48 numbers, on some machines.
+    """
+    return 3e-7 if optim == "adam" or jax.__version_info__ < (0, 8) else 0
+
+
 # a T at which the wave has not arrived everywhere, and one after that
 CASES = [
     (Base, "sgd", 2),
@@ -236,11 +247,8 @@ def test_skipping_changes_no_bit_of_states_and_weights(cls, optim, T):
     full, b = run(model, False, OPTIMISERS[optim], T)
     assert skips(lazy)
     assert not skips(full)
-    # the elementwise arithmetic of Adam may be fused otherwise, and round otherwise; with JAX 0.7.0 that was
-    # seen with SGD, too: one rounding in 2 of 48 numbers
-    atol = 3e-7 if optim == "adam" or jax.__version_info__ < (0, 8) else 0
     for one, other in zip(a, b, strict=True):
-        np.testing.assert_allclose(one, other, atol=atol, rtol=0)
+        np.testing.assert_allclose(one, other, atol=rounding(optim), rtol=0)
     # also computing everything gives exactly zero where nothing has arrived
     for k, states in enumerate(b[: len(full.vode_names)]):
         for t in range(T):
@@ -495,7 +503,7 @@ def test_and_the_numbers_are_those_of_computing_everything(cls):
     _, a = run(model, True, OPTIMISERS["momentum"], 2)
     _, b = run(model, False, OPTIMISERS["momentum"], 2)
     for one, other in zip(a, b, strict=True):
-        np.testing.assert_array_equal(one, other)
+        np.testing.assert_allclose(one, other, atol=rounding("momentum"), rtol=0)
 
 
 def test_the_terms_of_an_own_energy_move_their_state_and_their_weight():
@@ -700,7 +708,7 @@ def test_an_override_computes_everything(cls):
         algorithm.train_step(*batch_of(4))
         results.append([*record.states, *pxf_values(algorithm.model).values()])
     for a, b in zip(*results, strict=True):
-        np.testing.assert_array_equal(a, b)
+        np.testing.assert_allclose(a, b, atol=rounding("sgd"), rtol=0)
     plain = pxa.IPC if issubclass(cls, pxa.IPC) else pxa.PC
     px.RKG.seed(0)
     algorithm = plain(Base(), 2, optax.sgd(0.1), optax.sgd(0.5))
