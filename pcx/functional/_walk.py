@@ -10,13 +10,15 @@ graph is walked again.
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from operator import is_
+from operator import attrgetter, is_
 from typing import Any
 
 import equinox as eqx
 import jax
 
 from ..core import CODE, RKG, BaseModule, Content, DynamicParam, StaticParam
+
+_VALUE = attrgetter("_value")
 
 
 class Unrememberable(Exception):
@@ -36,13 +38,13 @@ class Walk:
     """
 
     __slots__ = (
-        "_children",
         "_codes",
         "_containers",
+        "_content",
         "_dicts",
         "_functions",
+        "_held",
         "_lists",
-        "_names",
         "_objects",
         "_sizes",
         "_statics",
@@ -61,10 +63,10 @@ class Walk:
         self._visit(kwargs.values())
         self._containers: list[Any] = [*self._dicts, *self._lists]
         self._sizes = list(map(len, self._containers))
-        # empty ones hold nothing to compare
-        self._dicts = [d for d in self._dicts if d]
-        self._names = list(chain.from_iterable(self._dicts))
-        self._children = list(self._content())
+        # names and values of the dictionaries, live; empty ones hold nothing to compare
+        dicts = [d for d in self._dicts if d]
+        self._content: list[Any] = [*dicts, *map(dict.values, dicts), *self._lists]
+        self._held = list(self._present())
         # `_Memory` compares its class
         self._objects = [x for x in self._objects if x is not root]
         self._types = list(map(type, self._objects))
@@ -118,17 +120,14 @@ class Walk:
         self._objects += content.objects
         self._functions += content.functions
 
-    def _content(self) -> Iterator[Any]:
-        values = map(dict.values, self._dicts)
-        statics = [static._value for static in self._statics]
-        return chain(chain.from_iterable(values), chain.from_iterable(self._lists), statics)
+    def _present(self) -> Iterator[Any]:
+        return chain(chain.from_iterable(self._content), map(_VALUE, self._statics))
 
     def fits(self) -> bool:
         """Whether every container still holds the very same objects under the same names."""
         return (
             list(map(len, self._containers)) == self._sizes
-            and all(map(is_, chain.from_iterable(self._dicts), self._names))
-            and all(map(is_, self._content(), self._children))
+            and all(map(is_, self._present(), self._held))
             and all(map(is_, map(type, self._objects), self._types))
             and all(map(is_, map(CODE, self._functions), self._codes))
         )
