@@ -1,4 +1,4 @@
-"""Pages and figures from records: docs/results.md, docs/analyses.md, and the marked parts of README.md.
+"""Pages and figures from records: docs/results.md, analyses.md, reliability.md, and the marked parts of README.md.
 
     python docs/_generate.py            # rewrite them
     python docs/_generate.py --check    # exit status 1 if a file is not what the records say
@@ -53,6 +53,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 import _analyses
 import _curves
+import _reliability
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ROOT / "examples" / "results"
@@ -554,6 +555,7 @@ def generate() -> dict[Path, str]:
     return {
         ROOT / "docs" / "results.md": results_page(records),
         ROOT / "docs" / "analyses.md": _analyses.page(_analyses.read()),
+        ROOT / "docs" / "reliability.md": _reliability.page(),
         ROOT / "README.md": readme,
     }
 

@@ -11,6 +11,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 generate = load(DOCS / "_generate.py")
 curves = load(DOCS / "_curves.py")
 analyses = load(DOCS / "_analyses.py")
+reliability = load(DOCS / "_reliability.py")
 
 
 def record(**changes):
@@ -239,3 +240,22 @@ def test_the_table_of_stability_has_the_means_of_the_seeds():
         "chance": 50.0,
     }
     assert row_of(analyses.stability(found), "SGD") == ["SGD", "8", "55.0", "92.5"]
+
+
+def test_the_page_of_faults_adds_the_records_up_and_names_what_was_wrong():
+    machine = {"date": "2026-01-31T10:00:00"}
+    first = {"kill -9": {"outcomes": {"killed": 3, "WRONG: lost": 1}}}
+    second = {"kill -9": {"outcomes": {"killed": 5, "ended": 2}, "wrong_seeds": [7]}}
+    found = [{"machine": machine, "faults": faults} for faults in (first, second)]
+    text = reliability.tried(found, "faults")
+    assert "| kill -9 | 11 | 1 | killed 8; ended 2 |" in text
+    assert "- kill -9: WRONG: lost (2026-01-31)" in text
+    assert "- kill -9: seed 7 (2026-01-31)" in text
+
+
+def test_the_share_of_planted_defects_that_were_noticed_counts_the_survivors():
+    survivor = {"module": "pcx/a.py", "defect": "line 3: < -> <=", "since": "test_a"}
+    record = {"outcomes": {"noticed": 6, "out of time": 1, "SURVIVED": 1}, "survived": [survivor]}
+    text = reliability.mutants([record])
+    assert "| 8 | 7 | 1 | 88 % |" in text
+    assert "- `pcx/a.py`, line 3: < -> <=; noticed by `test_a` since" in text

@@ -18,9 +18,11 @@ import optax
 import pytest
 from jax.sharding import Mesh
 
+import pcx as px
 import pcx.algorithms as pxa
 import pcx.models as pxm
 import pcx.training as pxt
+from pcx.utils import _mesh
 from tests.training.helpers import LeastSquares
 
 HERE = Path(__file__).parent
@@ -229,3 +231,13 @@ def test_arrays_that_a_user_holds_survive_training_on_a_mesh():
     pc.train_step(np.ones((4, 2), np.float32), np.ones((4, 1), np.float32))
     np.testing.assert_array_equal(held, before)
     assert np.any(np.asarray(model.layers[0].nn.weight.get()) != before)
+
+
+def test_the_key_is_put_on_the_mesh_once(monkeypatch):
+    monkeypatch.setattr(px.RKG.key, "_value", jax.random.PRNGKey(3))
+    _mesh.place_key(one("data"))
+    placed = px.RKG.key.get()
+    assert placed.committed
+    np.testing.assert_array_equal(placed, jax.random.PRNGKey(3))
+    _mesh.place_key(one("data"))
+    assert px.RKG.key.get() is placed
