@@ -14,7 +14,7 @@ from ..core import RKG
 from ..functional._tracked import Structure, collect
 from ..utils._mesh import divided
 from . import _batches
-from ._calls import Call, stack_trees, take
+from ._calls import Augment, Call, stack_trees, take
 from ._divergence import GROWTH, Diverged
 from ._history import History
 from ._metrics import accuracy
@@ -87,8 +87,9 @@ def show(value: Any) -> str:
 class Program:
     """The compiled steps of all members together."""
 
-    def __init__(self, stack: Stack):
+    def __init__(self, stack: Stack, augment: Augment | None):
         algorithm = stack.algorithm
+        self._augment = augment
         self.key = stack.key
         self._cls = type(algorithm).__name__
         algorithm.model.train()
@@ -100,29 +101,50 @@ class Program:
         self._one = jax.jit(self._all, static_argnums=2, donate_argnums=donated)
         self._many = jax.jit(self._scan, static_argnums=3, donate_argnums=donated)
         self.evaluate = jax.jit(jax.vmap(self._eval, in_axes=(0, None, None)))
+        self.draw = jax.jit(jax.vmap(self._draw))
 
-    def run(self, state: Any, call: Call, each: bool) -> tuple[Any, dict[str, Any]]:
+    def run(self, state: Any, call: Call, each: bool, keys: Any) -> tuple[Any, dict[str, Any]]:
         """The steps of a call: the state after them, and what they returned, `(members, ...)`, with an
         axis for the steps in front if there are several.
 
         Args:
             each: whether every member has batches of its own.
+            keys: of the members, for augmentation in this epoch; None without.
         """
         try:
             if len(call) > 1:
                 steps = call.steps if call.data is not None else stack_trees(call.steps)
-                return self._many(state, call.data, steps, each)
-            return self._one(state, call.batch(0), each)
+                numbers = np.arange(call.first, call.first + len(call), dtype=np.int32)
+                return self._many(state, call.data, (steps, numbers), each, keys)
+            return self._one(state, (call.batch(0), np.int32(call.first)), each, keys)
         except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
             error.add_note(TRACED.format(cls=self._cls))
             raise
 
-    def _scan(self, state: Any, data: Any, steps: Any, each: bool) -> Any:
+    def _scan(self, state: Any, data: Any, steps: Any, each: bool, keys: Any) -> Any:
         batch = lambda part: part if data is None else take(data, part)
-        return jax.lax.scan(lambda state, part: self._all(state, batch(part), each), state, steps)
+        one = lambda state, step: self._all(state, (batch(step[0]), step[1]), each, keys)
+        return jax.lax.scan(one, state, steps)
 
-    def _all(self, state: Any, batch: Any, each: bool) -> Any:
-        return jax.vmap(self._step, in_axes=(0, 0 if each else None))(state, batch)
+    def _all(self, state: Any, step: Any, each: bool, keys: Any) -> Any:
+        batch, number = step
+        if self._augment is None:
+            return jax.vmap(self._step, in_axes=(0, 0 if each else None))(state, batch)
+        own = lambda state, batch, key: self._step(state, self._augmented(batch, key, number))
+        return jax.vmap(own, in_axes=(0, 0 if each else None, 0))(state, batch, keys)
+
+    def _augmented(self, batch: Any, key: Any, number: Any) -> Any:
+        x, y = batch
+        return self._augment(jax.random.fold_in(key, number), x), y  # type: ignore[misc]
+
+    def _draw(self, values: Any) -> Any:
+        """A key from the generator of one member, and the arrays of the member after that."""
+
+        def body(*, algorithm: Any) -> Any:
+            return RKG()
+
+        key, updates = self._train.run(TITLE, body, values, (), full=True)
+        return key, [*jax.tree_util.tree_leaves(updates), *values[self._train.size :]]
 
     def _step(self, state: Any, batch: Any) -> Any:
         """One step of one member, which stays as it was from the step on in which it diverges."""
@@ -157,7 +179,9 @@ class Group:
         classes: int | None,
         steps_per_call: int,
         mesh: Mesh | None = None,
+        augment: Augment | None = None,
     ):
+        self.augment, self.keys = augment, None
         self.members, self.classes, self.steps_per_call = list(members), classes, steps_per_call
         self.mesh = mesh
         # which member is in each place; the last one again where the devices would have unequal parts
@@ -213,7 +237,7 @@ class Group:
     def program(self) -> Program:
         """The compiled steps; made anew only if an algorithm has changed its form."""
         if self._program is None or self._program.key != self.stack.key:
-            self._program = Program(self.stack)
+            self._program = Program(self.stack, self.augment)
         return self._program
 
     def prepare(self, y: Any) -> None:
@@ -228,8 +252,12 @@ class Group:
             self._restack()
 
     def start_epoch(self, epoch: int) -> None:
-        """Call `start_epoch` of each member, as a run of its own does."""
+        """Draw the keys of augmentation and call `start_epoch`, for each member as in a run of its own."""
         members = self.members
+        if self.augment is not None:
+            values, alive, first = self.state
+            self.keys, values = self.program.draw(values)
+            self.state = values, alive, first
         if all(type(m.algorithm).start_epoch is Algorithm.start_epoch for m in members):
             return
         self.write()

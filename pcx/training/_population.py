@@ -100,7 +100,7 @@ class Population:
             the same names. None for none: only seeds.
         seeds: one member of each setting for each.
         structure: names of the settings that change the structure.
-        metrics, classes, steps_per_call: as for `Trainer`.
+        metrics, classes, steps_per_call, augment: as for `Trainer`.
         progress: show a tqdm bar on a terminal, or else a line for each epoch; False for neither.
         mesh: a `jax.sharding.Mesh` whose devices divide the members of each group.
 
@@ -137,6 +137,7 @@ class Population:
         metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None,
         classes: int | None = None,
         steps_per_call: int = 1,
+        augment: Callable[[Any, Any], Any] | None = None,
         progress: bool = True,
         mesh: Mesh | None = None,
     ):
@@ -167,7 +168,7 @@ class Population:
                 groups.append((values, [member]))
             else:
                 found.append(member)
-        self._groups = [Group(mine, classes, k, mesh) for _, mine in groups]
+        self._groups = [Group(mine, classes, k, mesh, augment) for _, mine in groups]
         self._settings, self._progress = settings, progress
 
     def fit(

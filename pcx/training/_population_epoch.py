@@ -176,7 +176,7 @@ class _Epoch:
             y = jax.tree_util.tree_map(lambda a: a[0], y) if each else y
             group.prepare(y)
         with _batches.class_numbers_noted(y):
-            group.state, logs = group.program.run(group.state, call, each)
+            group.state, logs = group.program.run(group.state, call, each, group.keys)
         self._waiting.append((call, logs))
         batches = sum(len(call) for call, _ in self._waiting)
         if batches >= MOST or time.perf_counter() - self._fetched > SECONDS:

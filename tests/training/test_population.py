@@ -59,9 +59,14 @@ def network(name, **options):
     return make
 
 
-def alone(make, member, batches, epochs):
+def jitter(key, x):
+    return x + jax.random.normal(key, x.shape)
+
+
+def alone(make, member, batches, epochs, augment=None):
     px.RKG.seed(member.seed)
-    trainer = pxt.Trainer(make(member.seed, **member.settings), progress=False, diagnose=False)
+    algorithm = make(member.seed, **member.settings)
+    trainer = pxt.Trainer(algorithm, progress=False, diagnose=False, augment=augment)
     trainer.fit(batches, epochs, val=[regression(seed=1)])
     return trainer.algorithm, trainer.history
 
@@ -90,7 +95,8 @@ def assert_as_alone(make, grid, train, k=1, epochs=2, seeds=(0, 1), **options):
     assert (np.asarray(px.RKG.key.get()) == key).all()
     for member in population.members:
         batches = train(member.seed) if callable(train) else data(size=train.batch_size)
-        assert_same(member, *alone(make, member, batches, epochs), **CLOSE)
+        expected = alone(make, member, batches, epochs, options.get("augment"))
+        assert_same(member, *expected, **CLOSE)
     return population
 
 
@@ -139,6 +145,18 @@ def test_keys_numbers_and_orders_of_members_are_those_of_runs_of_their_own(order
     grid = [{"lr": 0.05, "noise": 0.2}, {"lr": 0.1, "noise": 0.0}]
     population = assert_as_alone(least_squares, grid, ORDERS[order](), k)
     assert len(population.members[0].history.batch["energy"]) == 14
+
+
+@pytest.mark.parametrize(("order", "k"), [("one order", 4), ("orders", 1)])
+def test_each_member_sees_the_augmented_batches_of_a_run_of_its_own(order, k):
+    grid = [{"lr": 0.05, "noise": 0.2}, {"lr": 0.1, "noise": 0.0}]
+    population = assert_as_alone(least_squares, grid, ORDERS[order](), k, augment=jitter)
+    first, second = (m.history.batch["energy"] for m in population.members[:2])
+    assert not np.allclose(first, second)
+    px.RKG.seed(0)
+    member = population.members[0]
+    _, plain = alone(least_squares, member, data(size=3), 2)
+    assert not np.allclose(first, plain.batch["energy"])
 
 
 class Annealed(Plain):
@@ -410,6 +428,7 @@ def test_a_killed_population_goes_on_and_ends_with_the_same_numbers(
             structure=("momentum",),
             seeds=(0, 1),
             steps_per_call=4,
+            augment=jitter,
             progress=False,
         )
 
