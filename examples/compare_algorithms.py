@@ -12,7 +12,8 @@ flips and crops. Except on the digits the settings of PC-CE, PC-SE, PN, NN, iPC,
 those that the authors of Pinchetti et al., "Benchmarking predictive coding networks -- made simple"
 (2024), published with their code; for CN they published none, so it has PN's, and for
 back-propagation on CIFAR-10 none, so it has those of PC. Those of the algorithms that are not in
-the paper, and everything on the digits, were chosen here by hand and not tuned.
+the paper, and everything on the digits, were chosen here by hand and not tuned. All are in
+`examples/settings/`; `--settings FILE` takes others, such as those that `examples/tune.py` finds.
 
 The table has the accuracy after the last epoch and in the best one. The paper reports the best,
 which is an epoch chosen by looking at the test set.
@@ -22,6 +23,7 @@ import argparse
 import dataclasses
 import itertools
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -76,48 +78,6 @@ class Settings:
     paper: float | None = None
 
 
-PAPER = {
-    "mnist": {
-        "PC-CE": Settings(5, "gelu", 3.00e-4, 3.31e-3, 0.01828, 0.35, paper=98.11),
-        "PC-SE": Settings(8, "gelu", 2.97e-4, 3.55e-4, 0.01053, 0.65, paper=98.26),
-        "PN": Settings(5, "gelu", 2.99e-4, 1.42e-4, 0.05805, 0.70, 0.55, 0.0, paper=98.36),
-        "NN": Settings(4, "gelu", 2.69e-4, 4.61e-3, 0.06861, 0.50, 0.2, 0.02, paper=98.26),
-        "CN": Settings(5, "gelu", 2.99e-4, 1.42e-4, 0.05805, 0.70, 0.55, 0.0, paper=98.23),
-        "iPC": Settings(8, "leaky_relu", 2.53e-4, 3.25e-2, 0.84953, 0.35, paper=98.45),
-        "BP-CE": Settings(0, "hard_tanh", 2.81e-4, 1.48e-3, paper=98.07),
-        "BP-SE": Settings(0, "gelu", 2.75e-4, 5.12e-3, paper=98.29),
-    },
-    "fashion-mnist": {
-        "PC-CE": Settings(5, "gelu", 2.77e-4, 8.4e-4, 0.01313, 0.40, paper=89.16),
-        "PC-SE": Settings(5, "gelu", 2.97e-4, 1.84e-3, 0.02607, 0.10, paper=89.58),
-        "PN": Settings(8, "gelu", 2.84e-4, 4.78e-4, 0.01215, 0.55, 0.75, 0.02, paper=89.57),
-        "NN": Settings(6, "leaky_relu", 2.85e-4, 2.52e-4, 0.02808, 0.15, 0.9, 0.02, paper=89.46),
-        "CN": Settings(8, "gelu", 2.84e-4, 4.78e-4, 0.01215, 0.55, 0.75, 0.02, paper=89.56),
-        "iPC": Settings(8, "leaky_relu", 2.69e-4, 1.16e-2, 0.79969, 0.25, paper=89.90),
-        "BP-CE": Settings(0, "hard_tanh", 2.72e-4, 8.7e-5, paper=89.04),
-        "BP-SE": Settings(0, "relu", 2.75e-4, 1.72e-4, paper=89.48),
-    },
-    "cifar10": {
-        "PC-CE": Settings(8, "gelu", 2.64e-4, 1.2e-5, 0.01471, 0.05, paper=88.06),
-        "PC-SE": Settings(7, "gelu", 2.66e-4, 6.66e-3, 0.02349, 0.30, paper=87.98),
-        "PN": Settings(7, "gelu", 3.00e-4, 3.7e-5, 0.03623, 0.10, 0.32, 0.02, paper=88.42),
-        "NN": Settings(7, "gelu", 2.62e-4, 8.99e-4, 0.02802, 0.50, 0.18, 0.02, paper=88.83),
-        "CN": Settings(7, "gelu", 3.00e-4, 3.7e-5, 0.03623, 0.10, 0.32, 0.02, paper=89.47),
-        "iPC": Settings(8, "hard_tanh", 1.75e-4, 2.6e-5, 0.74409, 0.65, paper=85.51),
-        "BP-CE": Settings(0, "gelu", 2.64e-4, 1.2e-5, paper=88.11),
-        "BP-SE": Settings(0, "gelu", 2.66e-4, 6.66e-3, paper=89.43),
-    },
-    "digits": {
-        "PC-CE": Settings(8, "gelu", 2e-3, 1e-3, 0.02, 0.5),
-        "PC-SE": Settings(8, "gelu", 2e-3, 1e-3, 0.02, 0.5),
-        "PN": Settings(8, "gelu", 2e-3, 1e-3, 0.05, 0.5, 0.5, 0.02),
-        "NN": Settings(8, "gelu", 2e-3, 1e-3, 0.05, 0.5, 0.2, 0.02),
-        "CN": Settings(8, "gelu", 2e-3, 1e-3, 0.05, 0.5, 0.5, 0.02),
-        "iPC": Settings(8, "leaky_relu", 5e-4, 1e-2, 0.5, 0.3),
-        "BP-CE": Settings(0, "gelu", 2e-3, 1e-3),
-        "BP-SE": Settings(0, "gelu", 2e-3, 1e-3),
-    },
-}
 # Not in the paper: the settings of PC-SE, with these changes.
 OTHERS = {
     "ePC": {"T": 4},
@@ -132,7 +92,8 @@ OTHERS = {
     "Bidirectional": {"lr_h": 0.05, "momentum": 0.5},
     "Hybrid": {"T": 8, "lr_h": 0.05, "momentum": 0.5},
 }
-ALGORITHMS = [*PAPER["mnist"], *OTHERS]
+TABLE_1 = ["PC-CE", "PC-SE", "PN", "NN", "CN", "iPC", "BP-CE", "BP-SE"]
+ALGORITHMS = [*TABLE_1, *OTHERS]
 EPOCHS = {"digits": 30, "mnist": 25, "fashion-mnist": 25, "cifar10": 50}
 BATCH_SIZE = {"digits": 64, "mnist": 128, "fashion-mnist": 128, "cifar10": 128}
 # those that need a backward network of linear layers
@@ -142,8 +103,18 @@ HIDDEN = [128, 128, 128]
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
 
+SETTINGS = Path(__file__).parent / "settings"
+
+
+def read_settings(path):
+    """The settings of each algorithm in a file, by name, and where they are from."""
+    file = json.loads(Path(path).read_text())
+    return {name: Settings(**own) for name, own in file["algorithms"].items()}, file["source"]
+
+
 def settings_for(name, dataset):
-    rows = PAPER[dataset]
+    """Those of the paper, or made from them."""
+    rows, _ = read_settings(SETTINGS / f"{dataset}.json")
     if name in rows:
         return rows[name]
     return dataclasses.replace(rows["PC-SE"], paper=None, **OTHERS[name])
@@ -216,7 +187,12 @@ def make(name, settings, data, steps, width=1.0):
 
 def run(name, seed, data, arguments):
     """Train once; the history."""
-    settings = settings_for(name, arguments.dataset)
+    settings, notes, options = settings_for(name, arguments.dataset), [], ""
+    if arguments.settings is not None:
+        found, _ = read_settings(arguments.settings)
+        settings = dataclasses.replace(found[name], paper=settings.paper)
+        notes.append("settings found by search")
+        options += f" --settings {arguments.settings}"
     px.RKG.seed(seed)
     train, test = batches(data, BATCH_SIZE[arguments.dataset], seed)
     epochs = arguments.epochs or EPOCHS[arguments.dataset]
@@ -228,7 +204,6 @@ def run(name, seed, data, arguments):
     trainer = pxt.Trainer(algorithm, [pxt.Progress()], schedule=schedule, augment=augment)
     history = trainer.fit(train, epochs, val=test)
     where = "" if arguments.dataset == "digits" else " --data-dir DIR"
-    notes, options = [], ""
     if arguments.width != 1:
         notes.append(f"{arguments.width:g} of the channels")
         options += f" --width {arguments.width:g}"
@@ -327,6 +302,7 @@ def main():
         metavar="NAME",
         help=f"which to run, of: {', '.join(ALGORITHMS)} (all)",
     )
+    parser.add_argument("--settings", type=Path, help="a file like those in examples/settings/")
     parser.add_argument("--compute-dtype", choices=DTYPES, default="float32")
     parser.add_argument("--width", type=float, default=1.0, help="factor on the channels of VGG-5")
     parser.add_argument("--train", type=int, help="how many training images (all)")
@@ -342,6 +318,10 @@ def main():
         parser.error("--width is for --dataset cifar10, whose network is VGG-5")
     fitting = [name for name in ALGORITHMS if not (images and name in LINEAR_ONLY)]
     known = {name.lower(): name for name in ALGORITHMS}
+    if arguments.settings is not None:
+        if not arguments.settings.is_file():
+            parser.error(f"--settings: there is no file {arguments.settings}")
+        fitting = [name for name in fitting if name in read_settings(arguments.settings)[0]]
     asked = fitting if arguments.algorithms is None else arguments.algorithms
     for name in asked:
         if known.get(name.lower()) not in fitting:

@@ -51,6 +51,7 @@ SCRIPTS = [
     "scoreboard.py",
     "stability.py",
     "sweep.py",
+    "tune.py",
 ]
 
 
@@ -162,10 +163,11 @@ def test_a_sweep_chooses_by_validation_and_tests_what_it_chose(monkeypatch, caps
     assert f"test accuracy, last epoch: {record['test_accuracy'][0]:.2f} %" in out
 
 
-def test_a_sweep_without_optuna_says_what_to_install(monkeypatch, capsys):
+@pytest.mark.parametrize("program", [("sweep.py", "--optuna", 2), ("tune.py",)])
+def test_a_search_without_optuna_says_what_to_install(monkeypatch, capsys, program):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(SystemExit) as stopped:
-        run(monkeypatch, "sweep.py", "--optuna", 2)
+        run(monkeypatch, *program)
     assert stopped.value.code == 2
     assert "pip install optuna" in capsys.readouterr().err
 

@@ -1,0 +1,156 @@
+"""Searches for better settings of one algorithm of Table 1, by validation, with Optuna.
+
+    python examples/tune.py --algorithm iPC --trials 20                      # digits, no files
+    python examples/tune.py --dataset mnist --data-dir DIR --algorithm PN --trials 40
+    python examples/tune.py ... --resume                                     # go on with a study
+
+The network and the training are those of `compare_algorithms.py`. A sixth of the training data is for
+validation; the value of a trial is the validation accuracy after its last epoch. The first trial has the
+settings of `examples/settings/`. Trials that are behind the median after a third of their epochs are stopped. The study is
+in an SQLite file, or wherever `--storage` says: several machines with one URL share the trials.
+
+Writes the best settings to a file that `compare_algorithms.py --settings` takes. The test set is not looked at.
+"""
+
+import argparse
+import dataclasses
+import json
+
+import jax
+import numpy as np
+from _shared import FLAT, add_arguments, load, provenance
+from compare_algorithms import (
+    ACTIVATIONS,
+    BATCH_SIZE,
+    EPOCHS,
+    TABLE_1,
+    Settings,
+    make,
+    settings_for,
+)
+
+import pcx as px
+import pcx.data
+import pcx.training as pxt
+
+NO_OPTUNA = "{prog}: this search is Optuna's, which is not installed: pip install optuna\n"
+# where to look: the least and the largest value
+NUMBERS = {"lr_w": (1e-4, 2e-3), "weight_decay": (1e-5, 1e-1), "lr_h": (3e-3, 1.0)}
+
+
+class Pruned(pxt.Callback):
+    """Tells a trial the validation accuracy of each epoch, and ends it if it is behind the others."""
+
+    def __init__(self, trial):
+        self.trial, self.pruned = trial, False
+
+    def on_epoch_end(self, trainer, epoch, logs):
+        self.trial.report(float(logs["val_accuracy"]), epoch)
+        if self.trial.should_prune():
+            self.pruned = trainer.stopping = True
+
+
+def suggested(trial, name, published):
+    """The settings that Optuna tries."""
+    own = {key: trial.suggest_float(key, *NUMBERS[key], log=True) for key in NUMBERS}
+    own["act"] = trial.suggest_categorical("act", list(ACTIVATIONS))
+    if name.startswith("BP"):
+        del own["lr_h"]
+        return dataclasses.replace(published, **own)
+    own["T"] = trial.suggest_int("T", 4, 10)
+    own["momentum"] = trial.suggest_float("momentum", 0.0, 0.9)
+    if name in ("PN", "NN", "CN"):
+        own["beta"] = trial.suggest_float("beta", 0.1, 1.0)
+    return dataclasses.replace(published, **own)
+
+
+def split(data, batch_size, seed):
+    """Batches for training and for validation, with one-hot targets."""
+    y = pcx.data.one_hot(data.y_train, data.classes)
+    val, train = np.split(np.random.default_rng(0).permutation(len(y)), [len(y) // 6])
+    return (
+        pxt.batches(data.x_train[train], y[train], batch_size, True, rkg=seed, drop_last=True),
+        pxt.batches(data.x_train[val], y[val], min(1000, len(val))),
+    )
+
+
+def value_of(settings, trial, name, data, arguments, epochs):
+    """The mean validation accuracy over the seeds, or Optuna's word that the trial was stopped."""
+    import optuna
+
+    values = []
+    for seed in arguments.seeds:
+        px.RKG.seed(seed)
+        train, val = split(data, BATCH_SIZE[arguments.dataset], seed)
+        algorithm, _ = make(name, settings, data, pxt.total_steps(train, epochs))
+        watch = Pruned(trial)
+        callbacks = [watch] if seed == arguments.seeds[0] else []
+        try:
+            history = pxt.Trainer(algorithm, callbacks, progress=False).fit(train, epochs, val=val)
+        except pxt.Diverged:
+            raise optuna.TrialPruned from None
+        if watch.pruned:
+            raise optuna.TrialPruned
+        values.append(history.last("val_accuracy"))
+        jax.clear_caches()  # each trial is a program of its own
+    return float(np.mean(values))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    add_arguments(parser, "tune", FLAT)
+    parser.add_argument("--algorithm", choices=TABLE_1, default="PC-SE")
+    parser.add_argument("--trials", type=int, default=40, help="how many there are to be in all")
+    parser.add_argument("--storage", help="URL of Optuna's database, instead of an SQLite file")
+    parser.add_argument("--resume", action="store_true", help="go on with the study of that name")
+    arguments = parser.parse_args()
+    data, name = load(parser, arguments), arguments.algorithm
+    try:
+        import optuna
+    except ImportError:
+        parser.exit(2, NO_OPTUNA.format(prog=parser.prog))
+    epochs = arguments.epochs or EPOCHS[arguments.dataset]
+    published = settings_for(name, arguments.dataset)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    label = f"{arguments.dataset}-{name.lower()}-e{epochs}"
+    study = optuna.create_study(
+        study_name=label,
+        storage=arguments.storage or f"sqlite:///{arguments.out}/tune.db",
+        direction="maximize",
+        load_if_exists=arguments.resume,
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=epochs // 3),
+    )
+    done = len([t for t in study.trials if t.state.is_finished()])
+    # another seed after resuming, or the first trials would come again
+    study.sampler = optuna.samplers.TPESampler(seed=done)
+    if not done:
+        study.enqueue_trial(dataclasses.asdict(published))
+
+    def objective(trial):
+        settings = suggested(trial, name, published)
+        trial.set_user_attr("settings", dataclasses.asdict(settings))
+        return value_of(settings, trial, name, data, arguments, epochs)
+
+    study.optimize(objective, n_trials=max(arguments.trials - done, 0))
+    best = Settings(**study.best_trial.user_attrs["settings"])
+    finished = [t for t in study.trials if t.state == optuna.trial.TrialState.COMPLETE]
+    first = finished[0].value if finished[0].number == 0 else float("nan")
+    where = "" if arguments.dataset == "digits" else " --data-dir DIR"
+    command = (
+        f"python examples/tune.py --dataset {arguments.dataset}{where} --algorithm {name} "
+        f"--epochs {epochs} --trials {arguments.trials} --seeds {' '.join(map(str, arguments.seeds))}"
+    )
+    settings = {k: v for k, v in dataclasses.asdict(best).items() if k != "paper"}
+    record = {
+        "source": f"`{command}`: the best of {len(study.trials)} trials, of which {len(finished)} ran to the "
+        f"end; validation accuracy {100 * study.best_value:.2f} %, of the settings it began with "
+        f"{100 * first:.2f} %.",
+        "algorithms": {name: settings},
+    } | provenance()
+    path = arguments.out / f"{label}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    print(f"\n{record['source']}\n{settings}\nsettings: {path}")
+
+
+if __name__ == "__main__":
+    main()
