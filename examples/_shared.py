@@ -40,6 +40,8 @@ NO_DATA_DIR = """--dataset {name} reads the official IDX files: give the folder 
   DIR/{name}/t10k-images-idx3-ubyte    DIR/{name}/t10k-labels-idx1-ubyte
 (torchvision's folder, {torchvision}/raw below DIR, works as well; nothing is downloaded)."""
 
+NO_OPTUNA = "{prog}: this search is Optuna's, which is not installed: pip install optuna\n"
+
 INK, MUTED = "#222222", "#8a8a8a"
 
 
@@ -109,6 +111,54 @@ def trained(data, make, grid, structure, arguments, batch_size):
     return population, [
         100 * (1 / data.classes if m.diverged else t["accuracy"]) for m, t in members
     ]
+
+
+def add_study(parser, out):
+    """The options of a search by Optuna."""
+    parser.add_argument("--storage", help="URL of Optuna's database, instead of an SQLite file")
+    parser.add_argument("--resume", action="store_true", help=f"go on with what is in {out}")
+
+
+def studied(parser, arguments, name, objective, trials, first=None, warmup=0):
+    """A study by Optuna of so many trials in all: a new one, or with `--resume` one that exists.
+
+    A study in an SQLite file that was stopped goes on as if it had not been. With `--storage` several machines may
+    work on one at the same time.
+
+    Args:
+        name: of the study; one of that name is not started again.
+        objective: `objective(trial) -> value`, the larger the better.
+        first: parameters to try first.
+        warmup: from which epoch on a trial may be stopped that is behind the median, if it reports its epochs.
+    """
+    try:
+        import optuna
+    except ImportError:
+        parser.exit(2, NO_OPTUNA.format(prog=parser.prog))
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    alone = arguments.storage is None
+    try:
+        study = optuna.create_study(
+            study_name=name,
+            storage=f"sqlite:///{arguments.out}/study.db" if alone else arguments.storage,
+            direction="maximize",
+            load_if_exists=arguments.resume,
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=warmup),
+        )
+    except optuna.exceptions.DuplicatedStudyError:
+        parser.exit(2, f"{parser.prog}: there is a study {name!r}: go on with --resume\n")
+    states = optuna.trial.TrialState
+    done = lambda: len(study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED)))
+    if alone:  # what still runs was killed
+        for trial in study.get_trials(states=(states.RUNNING, states.WAITING)):
+            study.tell(trial.number, state=states.FAIL)
+    if first is not None and not done():
+        study.enqueue_trial(first, skip_if_exists=not alone)
+    while done() < trials:
+        # a sampler for each trial: it proposes the same whether or not the study was stopped before
+        study.sampler = optuna.samplers.TPESampler(seed=done() if alone else None)
+        study.optimize(objective, n_trials=1)
+    return study
 
 
 def no_data_dir(name):

@@ -22,7 +22,7 @@ import time
 import jax
 import numpy as np
 import optax
-from _shared import NAMES, add_arguments, load, provenance, table
+from _shared import NAMES, add_arguments, add_study, load, provenance, studied, table
 
 import pcx.algorithms as pxa
 import pcx.data
@@ -39,8 +39,6 @@ GRID = {
 STRUCTURE = ("T", "act", "width")
 ACTIVATIONS = {"gelu": jax.nn.gelu, "leaky_relu": jax.nn.leaky_relu, "tanh": jax.nn.tanh}
 BATCH_SIZE = 64
-
-NO_OPTUNA = "{prog}: --optuna needs Optuna, which is not installed: pip install optuna\n"
 
 
 def split(data):
@@ -79,10 +77,6 @@ def by_grid(data, batches, arguments, epochs):
 
 def by_optuna(data, batches, arguments, epochs, parser):
     """The structures that Optuna tries; of each the best numbers."""
-    try:
-        import optuna
-    except ImportError:
-        parser.exit(2, NO_OPTUNA.format(prog=parser.prog))
     train, val, _ = batches
     results = []
 
@@ -101,21 +95,14 @@ def by_optuna(data, batches, arguments, epochs, parser):
         try:
             best = members.best("val_accuracy")
         except ValueError:  # all diverged
-            raise optuna.TrialPruned from None
+            from optuna import TrialPruned
+
+            raise TrialPruned from None
         trial.set_user_attr("settings", best.settings)
         return best.mean
 
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    study = optuna.create_study(
-        study_name=f"sweep-{arguments.dataset}-e{epochs}",
-        storage=arguments.storage or f"sqlite:///{arguments.out}/study.db",
-        direction="maximize",
-        load_if_exists=arguments.resume,
-    )
-    done = sum(trial.state.is_finished() for trial in study.trials)
-    # another seed after resuming, or the first trials would come again
-    study.sampler = optuna.samplers.TPESampler(seed=done)
-    study.optimize(objective, n_trials=max(arguments.optuna - done, 0))
+    name = f"sweep-{arguments.dataset}-e{epochs}"
+    study = studied(parser, arguments, name, objective, arguments.optuna)
     return results, study.best_trial.user_attrs["settings"]
 
 
@@ -133,8 +120,7 @@ def main():
     parser.add_argument("--act", nargs="+", choices=list(ACTIVATIONS), default=["gelu"])
     parser.add_argument("--width", type=int, nargs="+", default=[64])
     parser.add_argument("--optuna", type=int, metavar="N", help="let Optuna try N structures")
-    parser.add_argument("--storage", help="URL of Optuna's database, instead of an SQLite file")
-    parser.add_argument("--resume", action="store_true", help="go on with what was stopped")
+    add_study(parser, "what was stopped")
     arguments = parser.parse_args()
     data = load(parser, arguments)
     batches, epochs = split(data), arguments.epochs or 10

@@ -6,8 +6,8 @@
 
 The network and the training are those of `compare_algorithms.py`. A sixth of the training data is for
 validation; the value of a trial is the validation accuracy after its last epoch. The first trial has the
-settings of `examples/settings/`. Trials that are behind the median after a third of their epochs are stopped. The study is
-in an SQLite file, or wherever `--storage` says: several machines with one URL share the trials.
+settings of `examples/settings/`. Trials that are behind the median after a third of their epochs are stopped.
+The study is in an SQLite file, or wherever `--storage` says: several machines with one URL share the trials.
 
 Writes the best settings to a file that `compare_algorithms.py --settings` takes. The test set is not looked at.
 """
@@ -18,7 +18,7 @@ import json
 
 import jax
 import numpy as np
-from _shared import FLAT, add_arguments, load, provenance
+from _shared import FLAT, add_arguments, add_study, load, provenance, studied
 from compare_algorithms import (
     ACTIVATIONS,
     BATCH_SIZE,
@@ -33,7 +33,6 @@ import pcx as px
 import pcx.data
 import pcx.training as pxt
 
-NO_OPTUNA = "{prog}: this search is Optuna's, which is not installed: pip install optuna\n"
 # where to look: the least and the largest value
 NUMBERS = {"lr_w": (1e-4, 2e-3), "weight_decay": (1e-5, 1e-1), "lr_h": (3e-3, 1.0)}
 
@@ -101,40 +100,30 @@ def main():
     add_arguments(parser, "tune", FLAT)
     parser.add_argument("--algorithm", choices=TABLE_1, default="PC-SE")
     parser.add_argument("--trials", type=int, default=40, help="how many there are to be in all")
-    parser.add_argument("--storage", help="URL of Optuna's database, instead of an SQLite file")
-    parser.add_argument("--resume", action="store_true", help="go on with the study of that name")
+    add_study(parser, "the study of that name")
     arguments = parser.parse_args()
     data, name = load(parser, arguments), arguments.algorithm
-    try:
-        import optuna
-    except ImportError:
-        parser.exit(2, NO_OPTUNA.format(prog=parser.prog))
     epochs = arguments.epochs or EPOCHS[arguments.dataset]
     published = settings_for(name, arguments.dataset)
-    arguments.out.mkdir(parents=True, exist_ok=True)
     label = f"{arguments.dataset}-{name.lower()}-e{epochs}"
-    study = optuna.create_study(
-        study_name=label,
-        storage=arguments.storage or f"sqlite:///{arguments.out}/tune.db",
-        direction="maximize",
-        load_if_exists=arguments.resume,
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=epochs // 3),
-    )
-    done = len([t for t in study.trials if t.state.is_finished()])
-    # another seed after resuming, or the first trials would come again
-    study.sampler = optuna.samplers.TPESampler(seed=done)
-    if not done:
-        study.enqueue_trial(dataclasses.asdict(published))
 
     def objective(trial):
         settings = suggested(trial, name, published)
         trial.set_user_attr("settings", dataclasses.asdict(settings))
         return value_of(settings, trial, name, data, arguments, epochs)
 
-    study.optimize(objective, n_trials=max(arguments.trials - done, 0))
+    study = studied(
+        parser,
+        arguments,
+        label,
+        objective,
+        arguments.trials,
+        first=dataclasses.asdict(published),
+        warmup=epochs // 3,
+    )
     best = Settings(**study.best_trial.user_attrs["settings"])
-    finished = [t for t in study.trials if t.state == optuna.trial.TrialState.COMPLETE]
-    first = finished[0].value if finished[0].number == 0 else float("nan")
+    ended = [trial for trial in study.get_trials() if trial.state.name == "COMPLETE"]
+    first = ended[0].value
     where = "" if arguments.dataset == "digits" else " --data-dir DIR"
     command = (
         f"python examples/tune.py --dataset {arguments.dataset}{where} --algorithm {name} "
@@ -142,7 +131,7 @@ def main():
     )
     settings = {k: v for k, v in dataclasses.asdict(best).items() if k != "paper"}
     record = {
-        "source": f"`{command}`: the best of {len(study.trials)} trials, of which {len(finished)} ran to the "
+        "source": f"`{command}`: the best of {len(study.trials)} trials, of which {len(ended)} ran to the "
         f"end; validation accuracy {100 * study.best_value:.2f} %, of the settings it began with "
         f"{100 * first:.2f} %.",
         "algorithms": {name: settings},
