@@ -29,7 +29,18 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
-from _shared import INK, MUTED, NAMES, add_arguments, hardware, no_data_dir, save, table, tidy
+from _shared import (
+    INK,
+    MUTED,
+    NAMES,
+    add_arguments,
+    hardware,
+    mean_and_deviation,
+    no_data_dir,
+    save,
+    table,
+    tidy,
+)
 from _shared import write_value as write
 
 import pcx as px
@@ -289,7 +300,7 @@ def main():
         _, curves[name], rows[name] = runs[0]
     draw(test, rows, curves, floor, arguments.out / f"{arguments.dataset}.png")
     shown = [
-        [name, f"{np.mean(e):.2f} ± {np.std(e):.2f}", PAPER.get((arguments.dataset, name), "–")]
+        [name, mean_and_deviation(e), PAPER.get((arguments.dataset, name), "–")]
         for name, e in errors.items()
     ]
     header = [f"MSE in 1e-3: {arguments.dataset}", f"{len(arguments.seeds)} seeds", "paper"]

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -98,30 +99,29 @@ def test_what_a_search_finds_can_be_trained(tune, monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def postgresql(tmp_path):
+def postgresql():
     """The URL of a database on a PostgreSQL server of the test's own, which listens on no port."""
     pytest.importorskip("psycopg2")
-    if shutil.which("initdb") is None:
+    if shutil.which("initdb") is None or shutil.which("pg_ctl") is None:
         pytest.skip("there is no PostgreSQL")
-    # it refuses to run as root
+    # it refuses to run as root; and the name of a socket is a short one
     who = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
-    folder = tmp_path / "pg"
-    folder.mkdir(mode=0o700)
+    folder = Path(tempfile.mkdtemp(prefix="pcx-pg-", dir="/tmp"))
     if who:
-        for path in (folder, *folder.parents):
-            if path == Path("/tmp"):
-                break
-            path.chmod(0o755)
         shutil.chown(folder, "postgres", "postgres")
-        folder.chmod(0o700)
-    run = lambda *words: subprocess.run(words, check=True, stdout=subprocess.DEVNULL, **who)
-    run("initdb", "-D", folder / "data", "-U", "pcx", "--auth=trust")
-    options = f"-k {folder} -c listen_addresses="
-    run("pg_ctl", "-D", folder / "data", "-o", options, "-l", folder / "log", "-w", "start")
+    run = lambda *words: subprocess.run(
+        words, check=True, stdout=subprocess.DEVNULL, cwd=folder, **who
+    )
     try:
-        yield f"postgresql+psycopg2://pcx@/postgres?host={folder}"
+        run("initdb", "-D", folder / "data", "-U", "pcx", "--auth=trust")
+        options = f"-k {folder} -c listen_addresses="
+        run("pg_ctl", "-D", folder / "data", "-o", options, "-l", folder / "log", "-w", "start")
+        try:
+            yield f"postgresql+psycopg2://pcx@/postgres?host={folder}"
+        finally:
+            run("pg_ctl", "-D", folder / "data", "-m", "immediate", "-w", "stop")
     finally:
-        run("pg_ctl", "-D", folder / "data", "-m", "immediate", "-w", "stop")
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.slow
