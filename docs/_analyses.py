@@ -77,8 +77,7 @@ Forward initialisation, yes: zeros and noise are far behind, and gain with T."""
 Before inference energy and softmax tell unfamiliar data apart exactly alike, as the label that is clamped is the
 most probable one. Inference decorrelates them a little, and more so on unfamiliar data than on MNIST itself.
 Whether that helps depends on the data: the energy is better than the softmax on Fashion-MNIST, most of all near
-equilibrium and among the lowest 25 %, about as good on KMNIST, and worse on notMNIST. After two epochs by AdamW
-the rank correlations were still 0.99 to 1.00: a short run does not show the effect.""",
+equilibrium and among the lowest 25 %, about as good on KMNIST, and worse on notMNIST.""",
     "linear-theory": """\
 **Seen.** The longer inference, the nearer the closed form; accuracy gained from the shortest inference to
 the middle one, not beyond. Heun was not faster: up to the same t, at the same accuracy, it took about twice

@@ -101,11 +101,11 @@ DEPTH_METHODS = ("BP", "PC", "ePC", "muPC", "muPC network, ePC", "muPC network, 
 STUDIES = {
     "linear autoencoder": """Mean squared error of test images made from their codes (`examples/autoencoder.py`,
 pixels and reconstructions in 0..1; the columns *best* and *last* are the same number, after the last epoch).
-PCA is the best that a linear map can do with as many numbers, and has no epochs. With a part of the images there
-are fewer weight steps: the curve of BP still falls, while iPC, which learns at each of the 20 steps of inference,
-has settled. The main reason why PC lags is another one: at its published rate of the states 20 steps are far from
-equilibrium, in training and on test images. Codes that are inferred for longer are much better, and so is PC that
-was trained at a rate of 0.15.""",
+PCA is the best that a linear map can do with as many numbers, and has no epochs. With all images, the paper's
+protocol, PC comes near PCA and iPC, which learns at each of the 20 steps of inference, nearer or below it. With a
+part of the images there are fewer weight steps, and PC lags: at its published rate of the states 20 steps are far
+from equilibrium, in training and on test images. Codes that are inferred for longer are much better then, and so
+is PC that was trained at a rate of 0.15.""",
     "deconvolutional autoencoder": """As for the linear autoencoders, with deconvolutions from a code of
 8 x 4 x 4 numbers.""",
     "density of iris": """Energy distance between samples of a network that learned by `MCPC` and the data, 0

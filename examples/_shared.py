@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -40,7 +41,7 @@ NO_DATA_DIR = """--dataset {name} reads the official IDX files: give the folder 
   DIR/{name}/t10k-images-idx3-ubyte    DIR/{name}/t10k-labels-idx1-ubyte
 (torchvision's folder, {torchvision}/raw below DIR, works as well; nothing is downloaded)."""
 
-NO_OPTUNA = "{prog}: this search is Optuna's, which is not installed: pip install optuna\n"
+NO_OPTUNA = "{prog}: this search needs Optuna, which is not installed: pip install optuna\n"
 
 INK, MUTED = "#222222", "#8a8a8a"
 
@@ -113,23 +114,26 @@ def trained(data, make, grid, structure, arguments, batch_size):
     ]
 
 
-def add_study(parser, out):
+def add_study(parser, what):
     """The options of a search by Optuna."""
     parser.add_argument("--storage", help="URL of Optuna's database, instead of an SQLite file")
-    parser.add_argument("--resume", action="store_true", help=f"go on with what is in {out}")
+    parser.add_argument("--resume", action="store_true", help=f"go on with {what}")
 
 
 def studied(parser, arguments, name, objective, trials, first=None, warmup=0):
     """A study by Optuna of so many trials in all: a new one, or with `--resume` one that exists.
 
-    A study in an SQLite file that was stopped goes on as if it had not been. With `--storage` several machines may
-    work on one at the same time.
+    A study in an SQLite file, which is for one process, goes on after a kill as if it had not been killed. With
+    `--storage` several machines may work on one at the same time.
 
     Args:
         name: of the study; one of that name is not started again.
         objective: `objective(trial) -> value`, the larger the better.
         first: parameters to try first.
         warmup: from which epoch on a trial may be stopped that is behind the median, if it reports its epochs.
+
+    Returns:
+        The study, and the trials that ended: completed, or stopped for being behind.
     """
     try:
         import optuna
@@ -137,10 +141,11 @@ def studied(parser, arguments, name, objective, trials, first=None, warmup=0):
         parser.exit(2, NO_OPTUNA.format(prog=parser.prog))
     arguments.out.mkdir(parents=True, exist_ok=True)
     alone = arguments.storage is None
+    url = f"sqlite:///{arguments.out}/study.db" if alone else arguments.storage
     try:
         study = optuna.create_study(
             study_name=name,
-            storage=f"sqlite:///{arguments.out}/study.db" if alone else arguments.storage,
+            storage=_storage(optuna, url),
             direction="maximize",
             load_if_exists=arguments.resume,
             pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=warmup),
@@ -148,17 +153,34 @@ def studied(parser, arguments, name, objective, trials, first=None, warmup=0):
     except optuna.exceptions.DuplicatedStudyError:
         parser.exit(2, f"{parser.prog}: there is a study {name!r}: go on with --resume\n")
     states = optuna.trial.TrialState
-    done = lambda: len(study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED)))
+    ended = lambda: study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED))
     if alone:  # what still runs was killed
-        for trial in study.get_trials(states=(states.RUNNING, states.WAITING)):
+        for trial in study.get_trials(states=(states.RUNNING,)):
             study.tell(trial.number, state=states.FAIL)
-    if first is not None and not done():
-        study.enqueue_trial(first, skip_if_exists=not alone)
-    while done() < trials:
+    waiting = study.get_trials(deepcopy=False, states=(states.WAITING, states.RUNNING))
+    if first is not None and not ended() and not waiting:
+        study.enqueue_trial(first)
+    while len(ended()) < trials:
         # a sampler for each trial: it proposes the same whether or not the study was stopped before
-        study.sampler = optuna.samplers.TPESampler(seed=done() if alone else None)
+        study.sampler = optuna.samplers.TPESampler(seed=len(ended()) if alone else None)
         study.optimize(objective, n_trials=1)
-    return study
+    if all(trial.state != states.COMPLETE for trial in ended()):
+        parser.exit(1, f"{parser.prog}: every trial diverged\n")
+    return study, ended()
+
+
+def _storage(optuna, url, tries=5):
+    """A database of Optuna's; two processes that make its tables at the same moment get in each other's way."""
+    from sqlalchemy.exc import IntegrityError, ProgrammingError
+
+    for left in reversed(range(tries)):
+        try:
+            return optuna.storages.RDBStorage(url)
+        except (IntegrityError, ProgrammingError):
+            if not left:
+                raise
+            time.sleep(1)
+    return None
 
 
 def no_data_dir(name):

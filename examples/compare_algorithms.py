@@ -12,7 +12,7 @@ flips and crops. Except on the digits the settings of PC-CE, PC-SE, PN, NN, iPC,
 those that the authors of Pinchetti et al., "Benchmarking predictive coding networks -- made simple"
 (2024), published with their code; for CN they published none, so it has PN's, and for
 back-propagation on CIFAR-10 none, so it has those of PC. Those of the algorithms that are not in
-the paper, and everything on the digits, were chosen here by hand and not tuned. All are in
+the paper, and everything on the digits, were chosen here by hand and not tuned. Those of Table 1 are in
 `examples/settings/`; `--settings FILE` takes others, such as those that `examples/tune.py` finds.
 
 The table has the accuracy after the last epoch and in the best one. The paper reports the best,
@@ -113,7 +113,7 @@ def read_settings(path):
 
 
 def settings_for(name, dataset):
-    """Those of the paper, or made from them."""
+    """Those in `examples/settings/`; those of algorithms that are not in the paper are made from PC-SE's."""
     rows, _ = read_settings(SETTINGS / f"{dataset}.json")
     if name in rows:
         return rows[name]
@@ -191,7 +191,7 @@ def run(name, seed, data, arguments):
     if arguments.settings is not None:
         found, _ = read_settings(arguments.settings)
         settings = dataclasses.replace(found[name], paper=settings.paper)
-        notes.append("settings found by search")
+        notes.append(f"settings of {arguments.settings.stem}")
         options += f" --settings {arguments.settings}"
     px.RKG.seed(seed)
     train, test = batches(data, BATCH_SIZE[arguments.dataset], seed)
@@ -321,12 +321,16 @@ def main():
     if arguments.settings is not None:
         if not arguments.settings.is_file():
             parser.error(f"--settings: there is no file {arguments.settings}")
-        fitting = [name for name in fitting if name in read_settings(arguments.settings)[0]]
+        found = read_settings(arguments.settings)[0]
+        fitting = [name for name in fitting if name in found]
+        if not fitting:
+            parser.error(f"--settings: {arguments.settings} has settings of no algorithm")
     asked = fitting if arguments.algorithms is None else arguments.algorithms
     for name in asked:
         if known.get(name.lower()) not in fitting:
+            place = arguments.settings or arguments.dataset
             there_are = f"there are {', '.join(fitting)}"
-            parser.error(f"no algorithm for {arguments.dataset} is called {name!r}; {there_are}")
+            parser.error(f"no algorithm for {place} is called {name!r}; {there_are}")
     names = [known[name.lower()] for name in asked]
     data = some(parser, load(parser, arguments), arguments.train)
     histories = {name: [] for name in names}

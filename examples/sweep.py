@@ -102,7 +102,7 @@ def by_optuna(data, batches, arguments, epochs, parser):
         return best.mean
 
     name = f"sweep-{arguments.dataset}-e{epochs}"
-    study = studied(parser, arguments, name, objective, arguments.optuna)
+    study, _ = studied(parser, arguments, name, objective, arguments.optuna)
     return results, study.best_trial.user_attrs["settings"]
 
 
@@ -120,7 +120,7 @@ def main():
     parser.add_argument("--act", nargs="+", choices=list(ACTIVATIONS), default=["gelu"])
     parser.add_argument("--width", type=int, nargs="+", default=[64])
     parser.add_argument("--optuna", type=int, metavar="N", help="let Optuna try N structures")
-    add_study(parser, "what was stopped")
+    add_study(parser, "a search that was stopped")
     arguments = parser.parse_args()
     data = load(parser, arguments)
     batches, epochs = split(data), arguments.epochs or 10

@@ -35,6 +35,7 @@ import pcx.training as pxt
 
 # where to look: the least and the largest value
 NUMBERS = {"lr_w": (1e-4, 2e-3), "weight_decay": (1e-5, 1e-1), "lr_h": (3e-3, 1.0)}
+TRIED = (*NUMBERS, "act", "T", "momentum", "beta")
 
 
 class Pruned(pxt.Callback):
@@ -51,10 +52,11 @@ class Pruned(pxt.Callback):
 
 def suggested(trial, name, published):
     """The settings that Optuna tries."""
-    own = {key: trial.suggest_float(key, *NUMBERS[key], log=True) for key in NUMBERS}
+    back_propagation = name.startswith("BP")
+    numbers = [key for key in NUMBERS if not (back_propagation and key == "lr_h")]
+    own = {key: trial.suggest_float(key, *NUMBERS[key], log=True) for key in numbers}
     own["act"] = trial.suggest_categorical("act", list(ACTIVATIONS))
-    if name.startswith("BP"):
-        del own["lr_h"]
+    if back_propagation:
         return dataclasses.replace(published, **own)
     own["T"] = trial.suggest_int("T", 4, 10)
     own["momentum"] = trial.suggest_float("momentum", 0.0, 0.9)
@@ -74,23 +76,29 @@ def split(data, batch_size, seed):
 
 
 def value_of(settings, trial, name, data, arguments, epochs):
-    """The mean validation accuracy over the seeds, or Optuna's word that the trial was stopped."""
+    """The mean validation accuracy over the seeds.
+
+    Raises:
+        optuna.TrialPruned: the trial was stopped, or it diverged.
+    """
     import optuna
 
     values = []
-    for seed in arguments.seeds:
-        px.RKG.seed(seed)
-        train, val = split(data, BATCH_SIZE[arguments.dataset], seed)
-        algorithm, _ = make(name, settings, data, pxt.total_steps(train, epochs))
-        watch = Pruned(trial)
-        callbacks = [watch] if seed == arguments.seeds[0] else []
-        try:
-            history = pxt.Trainer(algorithm, callbacks, progress=False).fit(train, epochs, val=val)
-        except pxt.Diverged:
-            raise optuna.TrialPruned from None
-        if watch.pruned:
-            raise optuna.TrialPruned
-        values.append(history.last("val_accuracy"))
+    try:
+        for seed in arguments.seeds:
+            px.RKG.seed(seed)
+            train, val = split(data, BATCH_SIZE[arguments.dataset], seed)
+            algorithm, _ = make(name, settings, data, pxt.total_steps(train, epochs))
+            watch = Pruned(trial)
+            callbacks = [watch] if seed == arguments.seeds[0] else []
+            trainer = pxt.Trainer(algorithm, callbacks, progress=False)
+            history = trainer.fit(train, epochs, val=val)
+            if watch.pruned:
+                raise optuna.TrialPruned
+            values.append(history.last("val_accuracy"))
+    except pxt.Diverged:
+        raise optuna.TrialPruned from None
+    finally:
         jax.clear_caches()  # each trial is a program of its own
     return float(np.mean(values))
 
@@ -105,25 +113,22 @@ def main():
     data, name = load(parser, arguments), arguments.algorithm
     epochs = arguments.epochs or EPOCHS[arguments.dataset]
     published = settings_for(name, arguments.dataset)
-    label = f"{arguments.dataset}-{name.lower()}-e{epochs}"
+    seeds = "-".join(map(str, arguments.seeds))
+    label = f"{arguments.dataset}-{name.lower()}-e{epochs}-s{seeds}"
 
     def objective(trial):
         settings = suggested(trial, name, published)
         trial.set_user_attr("settings", dataclasses.asdict(settings))
         return value_of(settings, trial, name, data, arguments, epochs)
 
-    study = studied(
-        parser,
-        arguments,
-        label,
-        objective,
-        arguments.trials,
-        first=dataclasses.asdict(published),
-        warmup=epochs // 3,
+    first = {key: value for key, value in dataclasses.asdict(published).items() if key in TRIED}
+    study, ended = studied(
+        parser, arguments, label, objective, arguments.trials, first, warmup=epochs // 3
     )
     best = Settings(**study.best_trial.user_attrs["settings"])
-    ended = [trial for trial in study.get_trials() if trial.state.name == "COMPLETE"]
-    first = ended[0].value
+    whole = [trial for trial in ended if trial.state.name == "COMPLETE"]
+    begun = [t.value for t in whole if t.user_attrs["settings"] == dataclasses.asdict(published)]
+    beside = f", of the settings it began with {100 * begun[0]:.2f} %" if begun else ""
     where = "" if arguments.dataset == "digits" else " --data-dir DIR"
     command = (
         f"python examples/tune.py --dataset {arguments.dataset}{where} --algorithm {name} "
@@ -131,9 +136,8 @@ def main():
     )
     settings = {k: v for k, v in dataclasses.asdict(best).items() if k != "paper"}
     record = {
-        "source": f"`{command}`: the best of {len(study.trials)} trials, of which {len(ended)} ran to the "
-        f"end; validation accuracy {100 * study.best_value:.2f} %, of the settings it began with "
-        f"{100 * first:.2f} %.",
+        "source": f"`{command}`: the best of {len(ended)} trials, of which {len(whole)} ran to the end; "
+        f"validation accuracy {100 * study.best_value:.2f} %{beside}.",
         "algorithms": {name: settings},
     } | provenance()
     path = arguments.out / f"{label}.json"

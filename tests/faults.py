@@ -227,7 +227,7 @@ def points(count, folder, rng):
             except Injected:
                 outcome = "raised"
             except BaseException as error:
-                outcome = f"WRONG: it became {type(error).__name__}"
+                outcome = f"it became {type(error).__name__}"
             else:
                 outcome = "held back, raised nowhere"  # in a destructor or a callback of C code
             now = content(own)
@@ -241,11 +241,11 @@ def points(count, folder, rng):
             except Exception as error:
                 tally.note(f"WRONG: {name}: the next step failed", f"line {stop}: {error}")
                 continue
+            what = f"{name}: {outcome}, {state}"
+            if outcome.startswith("it became"):
+                what = f"WRONG: {what}"
             same = content(own) == further
-            tally.note(
-                f"{name}: {outcome}, {state}" if same else f"WRONG: {name}: other values later",
-                stop,
-            )
+            tally.note(what if same else f"WRONG: {name}: other values later", stop)
     return tally
 
 

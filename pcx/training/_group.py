@@ -256,8 +256,9 @@ class Group:
         members = self.members
         if self.augment is not None:
             values, alive, first = self.state
-            self.keys, values = self.program.draw(values)
-            self.state = values, alive, first
+            self.keys, new = self.program.draw(values)
+            chosen = [_choose(alive, a, b) for a, b in zip(new, values, strict=True)]
+            self.state = chosen, alive, first
         if all(type(m.algorithm).start_epoch is Algorithm.start_epoch for m in members):
             return
         self.write()

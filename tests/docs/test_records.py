@@ -245,17 +245,36 @@ def test_the_table_of_stability_has_the_means_of_the_seeds():
 def test_the_page_of_faults_adds_the_records_up_and_names_what_was_wrong():
     machine = {"date": "2026-01-31T10:00:00"}
     first = {"kill -9": {"outcomes": {"killed": 3, "WRONG: lost": 1}}}
-    second = {"kill -9": {"outcomes": {"killed": 5, "ended": 2}, "wrong_seeds": [7]}}
+    since = {"WRONG: late": "test_late"}
+    second = {"kill -9": {"outcomes": {"killed": 5, "ended": 2, "WRONG: late": 3}, "since": since}}
+    second["kill -9"]["wrong_seeds"] = [7]
     found = [{"machine": machine, "faults": faults} for faults in (first, second)]
     text = reliability.tried(found, "faults")
-    assert "| kill -9 | 11 | 1 | killed 8; ended 2 |" in text
-    assert "- kill -9: WRONG: lost (2026-01-31)" in text
+    assert "| kill -9 | 14 | 4 | killed 8; ended 2 |" in text
+    assert "- kill -9: 1 × WRONG: lost (2026-01-31)\n" in text
+    assert "- kill -9: 3 × WRONG: late (2026-01-31); fixed, held by `test_late`" in text
     assert "- kill -9: seed 7 (2026-01-31)" in text
 
 
 def test_the_share_of_planted_defects_that_were_noticed_counts_the_survivors():
     survivor = {"module": "pcx/a.py", "defect": "line 3: < -> <=", "since": "test_a"}
     record = {"outcomes": {"noticed": 6, "out of time": 1, "SURVIVED": 1}, "survived": [survivor]}
-    text = reliability.mutants([record])
+    text = reliability.mutants([record | {"machine": {"date": "2026-01-31T10:00:00"}}])
     assert "| 8 | 7 | 1 | 88 % |" in text
-    assert "- `pcx/a.py`, line 3: < -> <=; noticed by `test_a` since" in text
+    assert "- `pcx/a.py`, line 3: < -> <= (2026-01-31); noticed since by `test_a`" in text
+
+
+def test_a_long_run_that_was_not_flat_stays_on_the_page_beside_the_longest():
+    intervals = [{"done": n, "memory_mib": m} for n, m in ((1, 90.0), (5, 100.0), (50, 180.0))]
+    part = {"flat": False, "intervals": intervals, "compiled_again": 2}
+    longer = [*intervals, {"done": 900, "memory_mib": 100.0}]
+    records = [
+        {"machine": {"date": date}, "parts": {"steps": own}}
+        for date, own in (
+            ("2026-01-31T10", part),
+            ("2026-02-28T10", part | {"flat": True, "intervals": longer, "compiled_again": 0}),
+        )
+    ]
+    text = reliability.long_run(records)
+    assert "| steps | 900 | yes | 100 → 100 | 0 | 2026-02-28 |" in text
+    assert "| steps | 50 | no | 100 → 180 | 2 | 2026-01-31 |" in text

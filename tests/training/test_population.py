@@ -151,12 +151,14 @@ def test_keys_numbers_and_orders_of_members_are_those_of_runs_of_their_own(order
 def test_each_member_sees_the_augmented_batches_of_a_run_of_its_own(order, k):
     grid = [{"lr": 0.05, "noise": 0.2}, {"lr": 0.1, "noise": 0.0}]
     population = assert_as_alone(least_squares, grid, ORDERS[order](), k, augment=jitter)
-    first, second = (m.history.batch["energy"] for m in population.members[:2])
-    assert not np.allclose(first, second)
-    px.RKG.seed(0)
     member = population.members[0]
     _, plain = alone(least_squares, member, data(size=3), 2)
-    assert not np.allclose(first, plain.batch["energy"])
+    assert not np.allclose(member.history.batch["energy"], plain.batch["energy"])
+
+
+def test_the_key_of_augmentation_is_drawn_before_what_happens_at_the_start_of_an_epoch():
+    make = functools.partial(least_squares, cls=Annealed)
+    assert_as_alone(make, [{"noise": 0.2}], data(size=3), augment=jitter)
 
 
 class Annealed(Plain):
@@ -182,6 +184,20 @@ def test_what_happens_before_an_epoch_happens_to_each_member():
     assert_same(good, *alone(make, good, data(), 3), **CLOSE)
     assert bad.diverged.epoch == 1
     assert len(bad.history) == 0
+
+
+def test_a_member_that_diverged_draws_no_more_keys():
+    keys = []
+    for epochs in (1, 3):
+        grid = {"lr": [0.05, 1e6]}
+        population = pxt.Population(least_squares, grid, progress=False, augment=jitter)
+        population.fit(data(), epochs)
+        good, bad = population.members
+        assert bad.diverged.epoch == 1
+        keys.append((np.asarray(good.key), np.asarray(bad.key)))
+    (good, bad), (later, still) = keys
+    np.testing.assert_array_equal(bad, still)
+    assert np.any(good != later)
 
 
 def test_any_number_of_settings_is_one_program():

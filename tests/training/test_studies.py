@@ -31,10 +31,13 @@ def search(tune, monkeypatch, folder, *arguments):
     return json.loads(path.read_text())
 
 
+def load(folder):
+    (name,) = optuna.get_all_study_names(f"sqlite:///{folder}/study.db")
+    return optuna.load_study(study_name=name, storage=f"sqlite:///{folder}/study.db")
+
+
 def trials(folder):
-    name = optuna.get_all_study_names(f"sqlite:///{folder}/study.db")[0]
-    study = optuna.load_study(study_name=name, storage=f"sqlite:///{folder}/study.db")
-    return [t for t in study.trials if t.state.name != "FAIL"]
+    return [t for t in load(folder).trials if t.state.name != "FAIL"]
 
 
 def distance(settings, *others):
@@ -57,11 +60,18 @@ def test_a_study_that_was_killed_goes_on_as_if_it_had_not_been(tune, monkeypatch
     for more in ([], ["--resume"]):
         with pytest.raises(KeyboardInterrupt):
             search(tune, monkeypatch, tmp_path / "parts", "--trials", 14, *more)
+    # `kill -9` leaves a trial that seems to run
+    study = load(tmp_path / "parts")
+    left = study.ask().number
     parts = search(tune, monkeypatch, tmp_path / "parts", "--trials", 14, "--resume")
+    assert load(tmp_path / "parts").trials[left].state.name == "FAIL"
     a, b = trials(tmp_path / "whole"), trials(tmp_path / "parts")
     assert [(t.params, t.value) for t in a] == [(t.params, t.value) for t in b]
     assert len(a) == 14
     assert parts["algorithms"] == whole["algorithms"]
+    assert parts["source"] == whole["source"]
+    assert "the best of 14 trials, of which 14 ran to the end" in whole["source"]
+    assert whole["source"].endswith(f"began with {100 * a[0].value:.2f} %.")
     # the first has the published settings, and the best is the best
     published = tune.settings_for("PC-SE", "digits")
     assert a[0].params["lr_w"] == published.lr_w
@@ -69,12 +79,46 @@ def test_a_study_that_was_killed_goes_on_as_if_it_had_not_been(tune, monkeypatch
     assert whole["algorithms"]["PC-SE"]["lr_w"] == best.params["lr_w"] != published.lr_w
 
 
+def test_back_propagation_has_no_rate_of_the_states_to_search(tune, monkeypatch, tmp_path):
+    monkeypatch.setattr(tune, "value_of", lambda settings, *others: settings.lr_w)
+    found = search(tune, monkeypatch, tmp_path, "--algorithm", "BP-SE", "--trials", 3)
+    assert found["algorithms"]["BP-SE"]["lr_w"] == max(t.value for t in trials(tmp_path))
+    assert set(trials(tmp_path)[1].params) == {"lr_w", "weight_decay", "act"}
+
+
+def test_the_settings_it_began_with_are_left_out_if_they_diverged(tune, monkeypatch, tmp_path):
+    seen = []
+
+    def first_diverges(settings, *others):
+        seen.append(settings)
+        if len(seen) == 1:
+            raise optuna.TrialPruned
+        return 0.5
+
+    monkeypatch.setattr(tune, "value_of", first_diverges)
+    found = search(tune, monkeypatch, tmp_path, "--trials", 3)
+    assert found["source"].endswith(
+        "the best of 3 trials, of which 2 ran to the end; validation accuracy 50.00 %."
+    )
+
+
+def test_a_study_of_which_every_trial_diverged_says_so(tune, monkeypatch, capsys, tmp_path):
+    def diverges(*arguments):
+        raise optuna.TrialPruned
+
+    monkeypatch.setattr(tune, "value_of", diverges)
+    with pytest.raises(SystemExit) as stopped:
+        search(tune, monkeypatch, tmp_path, "--trials", 2)
+    assert stopped.value.code == 1
+    assert "tune.py: every trial diverged" in capsys.readouterr().err
+
+
 def test_a_study_is_not_started_twice(tune, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(tune, "value_of", distance)
     search(tune, monkeypatch, tmp_path, "--trials", 1)
     with pytest.raises(SystemExit):
         search(tune, monkeypatch, tmp_path, "--trials", 1)
-    assert "there is a study 'digits-pc-se-e30': go on with --resume" in capsys.readouterr().err
+    assert "there is a study 'digits-pc-se-e30-s0': go on with --resume" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -93,7 +137,7 @@ def test_what_a_search_finds_can_be_trained(tune, monkeypatch, tmp_path):
     compare_algorithms.main()
     (path,) = (tmp_path / "out/records").glob("*.json")
     record = json.loads(path.read_text())
-    assert record["note"] == "settings found by search"
+    assert record["note"] == "settings of digits-pn-e2-s0"
     own = found["algorithms"]["PN"]
     assert {name: record["settings"][name] for name in own} == own
 
