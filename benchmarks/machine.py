@@ -22,9 +22,13 @@ def cpu_model() -> str:
 
 
 def git(*arguments: str) -> str | None:
-    done = subprocess.run(
-        ["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
+    """What git prints; None without git, or outside a repository."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return None
     return done.stdout.strip() if done.returncode == 0 else None
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import cases, measure, overhead, report, run, scaling, tables, timing
+from benchmarks.machine import describe
 from benchmarks.peers import PEERS, Peer, environment
 from benchmarks.process import REPOSITORY, Worker, WorkerFailed
 from benchmarks.programs import PROGRAMS, Entry
@@ -248,6 +249,13 @@ def test_the_page_has_the_newest_record_of_each_program_of_its_own(tmp_path):
     assert "7.0 (9)" not in page
     assert "Load average 8: other programs ran beside it" in page
     assert "The trainer" not in page
+
+
+def test_a_machine_without_git_is_described_without_a_commit(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = describe()
+    assert found["commit"] is found["uncommitted_changes"] is None
+    assert found["cores"] >= 1
 
 
 def test_records_keep_six_digits(tmp_path):
