@@ -100,6 +100,10 @@ and returns the prediction; got {got}"""
 NO_VODES = """{cls}: {got} has no vodes, so no energy to descend. Hold a `pxc.Vode` for each layer in an \
 attribute (in lists, tuples and dicts as well), and call it with the layer's output: `x = vode(layer(x))`"""
 
+OF_ANOTHER = """{cls}: weight_optim holds the state of another model: it was started (`init`) for other params \
+and would go on with their moments. Make an optimiser for each algorithm, or let this one start afresh: \
+`optim.clear()` before it is given to {cls}"""
+
 SOLVER = """{cls} cannot use the solver {solver}: {why}. Give an optax transformation as \
 `state_optim`, or use PC"""
 
@@ -184,6 +188,8 @@ class Options(BaseModule):
             state_optim = None
         self.state_optim = as_optim(SGD_0_05 if state_optim is None else state_optim)
         self.weight_optim = as_optim(ADAMW_0_001 if weight_optim is None else weight_optim)
+        if self.weight_optim.is_of_another(model):
+            raise ValueError(OF_ANOTHER.format(cls=name))
         trainable = once_unfrozen(self.weights_mask())
         self._known = static(frozenset(path for path, _ in named_params(model)))
         if self.weight_optim.state.get() is None and any(map(trainable.select, _params(model))):

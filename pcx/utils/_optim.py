@@ -2,6 +2,8 @@
 
 import functools
 import warnings
+import weakref
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -71,6 +73,9 @@ class Optim(BaseModule):
         0.0
     """
 
+    # for which params it was started; a copy does not know
+    __slots__ = ("_params",)
+
     # the arguments of the function that makes the optimiser, where it has any
     numbers: OptimParam | None = None
 
@@ -121,11 +126,34 @@ class Optim(BaseModule):
             raise ValueError(NOTHING.format(cls=type(self).__name__))
         self._made.set(None)
         self.state.set(fresh_state(self.optax, with_value(chosen)))
+        self._note_params(chosen)
         return self
 
     def clear(self) -> None:
         """Forget the state; the next `init` or `step` starts afresh."""
         self.state.set(None)
+        self._note_params(())
+
+    def _note_params(self, chosen: Iterable[tuple[str, Any]]) -> None:
+        object.__setattr__(self, "_params", tuple(weakref.ref(param) for _, param in chosen))
+
+    def is_of_another(self, params: Any) -> bool:
+        """Whether it has a state that was started for other params than any of these.
+
+        An optimiser that was copied, or loaded, does not know for which params it was started: False.
+
+        Example:
+            >>> import jax.numpy as jnp, optax, pcx as px, pcx.utils as pxu
+            >>> first, second = [px.Param(jnp.ones(2))], [px.Param(jnp.ones(2))]
+            >>> optim = pxu.Optim(optax.adam(0.1), first)
+            >>> optim.is_of_another(first), optim.is_of_another(second)
+            (False, True)
+        """
+        known = getattr(self, "_params", ())
+        if self.state.get() is None or not known:
+            return False
+        there = {id(param) for _, param in named_params(params)}
+        return not any(id(ref()) in there for ref in known)
 
     def step(
         self,

@@ -80,6 +80,7 @@ class OptimTree(Optim):
         if not states:
             raise ValueError(NOTHING.format(cls=type(self).__name__))
         self.state.set(states)
+        self._note_params(named_params(params))
         return self
 
     def _advance(self, call: Update, extra_args: dict[str, Any]) -> tuple[dict[str, Any], Any]:

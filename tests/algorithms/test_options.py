@@ -1,5 +1,6 @@
 """What `help` and editors say of an algorithm's arguments: all of them, with their defaults."""
 
+import copy
 import inspect
 import re
 from typing import Any
@@ -89,3 +90,28 @@ def test_no_signature_of_an_algorithm_leaves_the_optimisers_untyped():
         for name, parameter in inspect.signature(cls).parameters.items():
             if name in ("model", "state_optim", "weight_optim", "compute_dtype"):
                 assert parameter.annotation not in (parameter.empty, Any), (cls, name)
+
+
+@pytest.mark.parametrize("kind", ["Optim", "OptimTree"])
+def test_an_optimiser_that_another_model_has_used_is_refused(kind):
+    def make():
+        if kind == "Optim":
+            return pxu.Optim(optax.adam(1e-2))
+        return pxu.OptimTree(optax.adam(1e-2), lambda node: isinstance(node, pxnn.Linear))
+
+    optim, first, second = make(), pxm.MLP([2, 4, 2]), pxm.MLP([2, 4, 2])
+    x = jnp.eye(2)
+    pxa.PC(first, weight_optim=optim).train_step(x, x)
+    with pytest.raises(ValueError, match=r"IPC: weight_optim holds the state of another model"):
+        pxa.IPC(second, weight_optim=optim)
+    # another algorithm on the same model goes on with the moments, which may well be meant
+    pxa.IPC(first, weight_optim=optim)
+    # a copy of both knows nothing of params
+    pxa.PC(copy.deepcopy(second), weight_optim=copy.deepcopy(optim))
+    optim.clear()
+    fresh = pxa.PC(second, T=2, weight_optim=optim)
+    again = pxa.PC(copy.deepcopy(second), T=2, weight_optim=make())
+    for algorithm in (fresh, again):
+        algorithm.train_step(x, x)
+    ours, theirs = (a.model.layers[0].nn.weight.get() for a in (fresh, again))
+    np.testing.assert_array_equal(ours, theirs)
