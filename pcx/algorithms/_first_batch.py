@@ -1,7 +1,5 @@
 """Mistakes that train without an error, looked for once: before and after the first batch."""
 
-import sys
-import warnings
 from typing import Any
 
 import jax
@@ -9,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from ..core import RKG, RKG_LOCK, named_params
+from ..core import RKG, RKG_LOCK, named_params, warn
 from ..functional import pure
 from ..predictive_coding import vodes
 from ..utils import _mesh, step
@@ -197,7 +195,4 @@ def untouched(algorithm: Any, run: Any) -> Any:
 
 
 def _warn(message: str, algorithm: Any, **values: Any) -> None:
-    level, frame = 1, sys._getframe()  # the line of the user's program
-    while frame.f_back is not None and frame.f_globals["__name__"].startswith("pcx."):
-        level, frame = level + 1, frame.f_back
-    warnings.warn(message.format(who=type(algorithm).__name__, **values), stacklevel=level)
+    warn(message.format(who=type(algorithm).__name__, **values))

@@ -24,9 +24,9 @@ class LangevinState(NamedTuple):
 
 
 def langevin(
-    gamma: float,
-    sigma2: float = 1.0,
-    momentum: float | None = None,
+    gamma: float | jax.Array,
+    sigma2: float | jax.Array = 1.0,
+    momentum: float | jax.Array | None = None,
     form: Form = "heavy_ball",
     seed: int | None = None,
 ) -> Any:
@@ -112,7 +112,7 @@ def langevin(
     return optax.GradientTransformation(init, update)
 
 
-def _noise(key: Any, like: Any, scale: float) -> tuple[Any, Any]:
+def _noise(key: Any, like: Any, scale: Any) -> tuple[Any, Any]:
     """The next key, and a tree of independent normal noise."""
     leaves, treedef = jax.tree_util.tree_flatten(like)
     if key is None:

@@ -42,3 +42,4 @@ from ._tree import tree_extract as tree_extract
 from ._tree import tree_inject as tree_inject
 from ._tree import tree_ref as tree_ref
 from ._tree import tree_unref as tree_unref
+from ._warn import warn as warn

@@ -89,7 +89,7 @@ class History:
         self,
         epoch: int,
         rows: Sequence[Mapping[str, float]],
-        energies: Sequence[np.ndarray] = (),
+        energies: Sequence[np.ndarray] | np.ndarray = (),
     ) -> None:
         """Append the numbers of batches, and the energies recorded during their inference."""
         self._batches.add([{"epoch": epoch, **row} for row in rows])

@@ -1,7 +1,6 @@
 """`Optim`: an optax optimiser for the params that a mask selected."""
 
 import functools
-import warnings
 import weakref
 from collections.abc import Iterable
 from typing import Any
@@ -10,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..core import BaseModule, named_params, static
+from ..core import BaseModule, named_params, static, warn
 from ._update import (
     ALL_MISSING,
     MISSING,
@@ -209,7 +208,7 @@ class Optim(BaseModule):
         given = self._given.get()
         if not given.warned.issuperset(call.unexplained):
             given.warned |= set(call.unexplained)
-            warnings.warn(call.message(MISSING, call.unexplained), stacklevel=2)
+            warn(call.message(MISSING, call.unexplained))
         if apply_updates:
             apply(call.params, updates)
         self.state.set(state)

@@ -64,6 +64,7 @@ def test_prediction_and_energy():
     )
 
 
+@pytest.mark.wrong_types
 def test_an_optimiser_in_the_place_of_the_steps_is_refused_and_not_left_out():
     net, *_ = problem("after", SQUARED)
     with pytest.raises(ValueError, match="T is the number of inference steps"):

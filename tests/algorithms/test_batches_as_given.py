@@ -113,6 +113,7 @@ def test_inputs_and_targets_of_two_lengths_are_told_so():
         pc().train_step(X, Y[:5])
 
 
+@pytest.mark.wrong_types
 def test_too_many_arguments_are_pythons_own_error():
     with pytest.raises(
         TypeError, match=r"predict\(\) takes 2 positional arguments but 3 were given"

@@ -241,6 +241,7 @@ class Logistic(Small):
         (lambda: pxa.Anderson(window=0), "window at least 1"),
     ],
 )
+@pytest.mark.wrong_types
 def test_what_they_are_not_for_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make().infer(jnp.ones((2, 3)), jnp.zeros((2, 2)))

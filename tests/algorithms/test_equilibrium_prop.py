@@ -293,6 +293,7 @@ def test_with_convolutions_and_skips_it_comes_close_to_backpropagation(cls, loss
     assert relative(ours, wanted) < 1e-5  # O(beta^2)
 
 
+@pytest.mark.wrong_types
 def test_what_does_not_rest_after_the_forward_pass_is_refused():
     x, y = jnp.ones((2, 3)), jnp.zeros((2, 2))
     model = Small()
@@ -338,6 +339,7 @@ def test_an_energy_of_a_subclass_that_is_declared_to_rest_is_used():
     assert_close(ours, expected, atol=1e-12)
 
 
+@pytest.mark.wrong_types
 def test_red_black_refuses_what_it_cannot_sweep():
     x, y = jnp.ones((2, 3)), jnp.zeros((2, 2))
     with pytest.raises(ValueError, match="EPC steps other variables than the states"):

@@ -216,6 +216,7 @@ def test_the_precision_of_the_output_weighs_its_energy(precision):
     assert pxc.traits(net.vodes[-1].energy_fn).precision == precision
 
 
+@pytest.mark.wrong_types
 def test_wrong_orders_gammas_and_precisions_are_refused():
     with pytest.raises(ValueError, match='order must be "post" or "pre"; got \'before\''):
         pxm.MLP([2, 2], order="before")

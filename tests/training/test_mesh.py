@@ -206,6 +206,7 @@ def one(*axes):
     return Mesh(np.array(jax.devices()[:1]).reshape([1] * len(axes)), axes)
 
 
+@pytest.mark.wrong_types
 def test_a_mesh_that_is_none_is_refused():
     with pytest.raises(TypeError, match=r"PC: mesh= is a `jax\.sharding\.Mesh`.*got 8"):
         pxa.PC(pxm.MLP([2, 4, 1]), mesh=8)
