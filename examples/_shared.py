@@ -133,7 +133,7 @@ def studied(parser, arguments, name, objective, trials, first=None, warmup=0):
         warmup: from which epoch on a trial may be stopped that is behind the median, if it reports its epochs.
 
     Returns:
-        The study, and the trials that ended: completed, or stopped for being behind.
+        The best trial, and all that ended: completed, or stopped for being behind.
     """
     try:
         import optuna
@@ -141,32 +141,38 @@ def studied(parser, arguments, name, objective, trials, first=None, warmup=0):
         parser.exit(2, NO_OPTUNA.format(prog=parser.prog))
     arguments.out.mkdir(parents=True, exist_ok=True)
     alone = arguments.storage is None
-    url = f"sqlite:///{arguments.out}/study.db" if alone else arguments.storage
+    storage = _storage(
+        optuna, f"sqlite:///{arguments.out}/study.db" if alone else arguments.storage
+    )
     try:
         study = optuna.create_study(
             study_name=name,
-            storage=_storage(optuna, url),
+            storage=storage,
             direction="maximize",
             load_if_exists=arguments.resume,
             pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=warmup),
         )
+        states = optuna.trial.TrialState
+        ended = lambda: study.get_trials(states=(states.COMPLETE, states.PRUNED))
+        if alone:  # what still runs was killed
+            for trial in study.get_trials(states=(states.RUNNING,)):
+                study.tell(trial.number, state=states.FAIL)
+        waiting = study.get_trials(deepcopy=False, states=(states.WAITING, states.RUNNING))
+        if first is not None and not ended() and not waiting:
+            study.enqueue_trial(first)
+        while len(ended()) < trials:
+            # a sampler for each trial: it proposes the same whether or not the study was stopped before
+            study.sampler = optuna.samplers.TPESampler(seed=len(ended()) if alone else None)
+            study.optimize(objective, n_trials=1)
+        found = ended()
+        if all(trial.state != states.COMPLETE for trial in found):
+            parser.exit(1, f"{parser.prog}: every trial diverged\n")
+        return study.best_trial, found
     except optuna.exceptions.DuplicatedStudyError:
         parser.exit(2, f"{parser.prog}: there is a study {name!r}: go on with --resume\n")
-    states = optuna.trial.TrialState
-    ended = lambda: study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED))
-    if alone:  # what still runs was killed
-        for trial in study.get_trials(states=(states.RUNNING,)):
-            study.tell(trial.number, state=states.FAIL)
-    waiting = study.get_trials(deepcopy=False, states=(states.WAITING, states.RUNNING))
-    if first is not None and not ended() and not waiting:
-        study.enqueue_trial(first)
-    while len(ended()) < trials:
-        # a sampler for each trial: it proposes the same whether or not the study was stopped before
-        study.sampler = optuna.samplers.TPESampler(seed=len(ended()) if alone else None)
-        study.optimize(objective, n_trials=1)
-    if all(trial.state != states.COMPLETE for trial in ended()):
-        parser.exit(1, f"{parser.prog}: every trial diverged\n")
-    return study, ended()
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 def _storage(optuna, url, tries=5):

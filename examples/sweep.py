@@ -102,8 +102,8 @@ def by_optuna(data, batches, arguments, epochs, parser):
         return best.mean
 
     name = f"sweep-{arguments.dataset}-e{epochs}"
-    study, _ = studied(parser, arguments, name, objective, arguments.optuna)
-    return results, study.best_trial.user_attrs["settings"]
+    best, _ = studied(parser, arguments, name, objective, arguments.optuna)
+    return results, best.user_attrs["settings"]
 
 
 def spread(result):

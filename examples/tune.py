@@ -122,10 +122,10 @@ def main():
         return value_of(settings, trial, name, data, arguments, epochs)
 
     first = {key: value for key, value in dataclasses.asdict(published).items() if key in TRIED}
-    study, ended = studied(
+    best, ended = studied(
         parser, arguments, label, objective, arguments.trials, first, warmup=epochs // 3
     )
-    best = Settings(**study.best_trial.user_attrs["settings"])
+    chosen = Settings(**best.user_attrs["settings"])
     whole = [trial for trial in ended if trial.state.name == "COMPLETE"]
     begun = [t.value for t in whole if t.user_attrs["settings"] == dataclasses.asdict(published)]
     beside = f", of the settings it began with {100 * begun[0]:.2f} %" if begun else ""
@@ -134,10 +134,10 @@ def main():
         f"python examples/tune.py --dataset {arguments.dataset}{where} --algorithm {name} "
         f"--epochs {epochs} --trials {arguments.trials} --seeds {' '.join(map(str, arguments.seeds))}"
     )
-    settings = {k: v for k, v in dataclasses.asdict(best).items() if k != "paper"}
+    settings = {k: v for k, v in dataclasses.asdict(chosen).items() if k != "paper"}
     record = {
         "source": f"`{command}`: the best of {len(ended)} trials, of which {len(whole)} ran to the end; "
-        f"validation accuracy {100 * study.best_value:.2f} %{beside}.",
+        f"validation accuracy {100 * best.value:.2f} %{beside}.",
         "algorithms": {name: settings},
     } | provenance()
     path = arguments.out / f"{label}.json"

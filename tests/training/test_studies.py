@@ -1,5 +1,6 @@
 """Searches by Optuna: stopped and gone on with, and shared between processes through a database."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -31,13 +32,21 @@ def search(tune, monkeypatch, folder, *arguments):
     return json.loads(path.read_text())
 
 
-def load(folder):
-    (name,) = optuna.get_all_study_names(f"sqlite:///{folder}/study.db")
-    return optuna.load_study(study_name=name, storage=f"sqlite:///{folder}/study.db")
+@contextlib.contextmanager
+def opened(url):
+    """The only study of a database; on some versions of Python one left open is a warning later."""
+    storage = optuna.storages.RDBStorage(url)
+    try:
+        (name,) = optuna.get_all_study_names(storage)
+        yield optuna.load_study(study_name=name, storage=storage)
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 def trials(folder):
-    return [t for t in load(folder).trials if t.state.name != "FAIL"]
+    with opened(f"sqlite:///{folder}/study.db") as study:
+        return [t for t in study.get_trials() if t.state.name != "FAIL"]
 
 
 def distance(settings, *others):
@@ -61,10 +70,11 @@ def test_a_study_that_was_killed_goes_on_as_if_it_had_not_been(tune, monkeypatch
         with pytest.raises(KeyboardInterrupt):
             search(tune, monkeypatch, tmp_path / "parts", "--trials", 14, *more)
     # `kill -9` leaves a trial that seems to run
-    study = load(tmp_path / "parts")
-    left = study.ask().number
+    with opened(f"sqlite:///{tmp_path}/parts/study.db") as study:
+        left = study.ask().number
     parts = search(tune, monkeypatch, tmp_path / "parts", "--trials", 14, "--resume")
-    assert load(tmp_path / "parts").trials[left].state.name == "FAIL"
+    with opened(f"sqlite:///{tmp_path}/parts/study.db") as study:
+        assert study.trials[left].state.name == "FAIL"
     a, b = trials(tmp_path / "whole"), trials(tmp_path / "parts")
     assert [(t.params, t.value) for t in a] == [(t.params, t.value) for t in b]
     assert len(a) == 14
@@ -175,9 +185,8 @@ def test_processes_share_a_study_in_postgresql(postgresql, tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     both = [subprocess.Popen([*words, tmp_path / n], env=environment) for n in "ab"]
     assert [process.wait(timeout=300) for process in both] == [0, 0]
-    (name,) = optuna.get_all_study_names(postgresql)
-    study = optuna.load_study(study_name=name, storage=postgresql)
-    ended = [t for t in study.trials if t.state.is_finished()]
+    with opened(postgresql) as study:
+        ended = [t for t in study.get_trials() if t.state.is_finished()]
     # each may have begun one when the other finished the last
     assert 6 <= len(ended) <= 7
     assert all(t.state.name in ("COMPLETE", "PRUNED") for t in ended)
