@@ -50,7 +50,8 @@ def on_a_terminal(program, *arguments, interrupt=None):
         stdout=theirs,
         stderr=theirs,
         cwd=ROOT,
-        env={**environment, "TERM": "xterm", "PYTHONPATH": str(ROOT)},
+        # Python 3.13 has colours inside its last line
+        env={**environment, "TERM": "xterm", "PYTHON_COLORS": "0", "PYTHONPATH": str(ROOT)},
         start_new_session=True,
     )
     os.close(theirs)
