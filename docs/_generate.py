@@ -54,6 +54,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import _analyses
 import _curves
 import _reliability
+from _analyses import table
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ROOT / "examples" / "results"
@@ -284,12 +285,6 @@ def rows_by_case(records: list[dict[str, Any]]) -> dict[Case, list[Row]]:
 def algorithm_order(name: str) -> tuple[int, str]:
     known = name in PAPER_ALGORITHMS
     return (PAPER_ALGORITHMS.index(name), "") if known else (len(PAPER_ALGORITHMS), name)
-
-
-def table(header: list[str], rows: Iterable[Iterable[Any]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 RESULTS = """# Results

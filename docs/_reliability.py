@@ -2,9 +2,10 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from _analyses import table
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ROOT / "benchmarks" / "results"
@@ -53,12 +54,6 @@ def read(kind: str) -> list[dict[str, Any]]:
         json.loads(path.read_text(encoding="utf-8"))
         for path in sorted((RECORDS / kind).glob("*.json"))
     ]
-
-
-def table(header: list[str], rows: Iterable[Iterable[Any]]) -> str:
-    """A table in Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
 def tried(records: list[dict[str, Any]], key: str) -> str:

@@ -175,18 +175,16 @@ def studied(parser, arguments, name, objective, trials, first=None, warmup=0):
         storage.engine.dispose()
 
 
-def _storage(optuna, url, tries=5):
+def _storage(optuna, url):
     """A database of Optuna's; two processes that make its tables at the same moment get in each other's way."""
     from sqlalchemy.exc import IntegrityError, ProgrammingError
 
-    for left in reversed(range(tries)):
+    for _ in range(4):
         try:
             return optuna.storages.RDBStorage(url)
         except (IntegrityError, ProgrammingError):
-            if not left:
-                raise
             time.sleep(1)
-    return None
+    return optuna.storages.RDBStorage(url)
 
 
 def no_data_dir(name):

@@ -114,9 +114,12 @@ class Program:
         try:
             if len(call) > 1:
                 steps = call.steps if call.data is not None else stack_trees(call.steps)
-                numbers = np.arange(call.first, call.first + len(call), dtype=np.int32)
+                numbers = None
+                if keys is not None:
+                    numbers = np.arange(call.first, call.first + len(call), dtype=np.int32)
                 return self._many(state, call.data, (steps, numbers), each, keys)
-            return self._one(state, (call.batch(0), np.int32(call.first)), each, keys)
+            number = None if keys is None else np.int32(call.first)
+            return self._one(state, (call.batch(0), number), each, keys)
         except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
             error.add_note(TRACED.format(cls=self._cls))
             raise
