@@ -107,14 +107,14 @@ SETTINGS = Path(__file__).parent / "settings"
 
 
 def read_settings(path):
-    """The settings of each algorithm in a file, by name, and where they are from."""
+    """The settings of each algorithm in a file, by name."""
     file = json.loads(Path(path).read_text())
-    return {name: Settings(**own) for name, own in file["algorithms"].items()}, file["source"]
+    return {name: Settings(**own) for name, own in file["algorithms"].items()}
 
 
 def settings_for(name, dataset):
     """Those in `examples/settings/`; those of algorithms that are not in the paper are made from PC-SE's."""
-    rows, _ = read_settings(SETTINGS / f"{dataset}.json")
+    rows = read_settings(SETTINGS / f"{dataset}.json")
     if name in rows:
         return rows[name]
     return dataclasses.replace(rows["PC-SE"], paper=None, **OTHERS[name])
@@ -189,7 +189,7 @@ def run(name, seed, data, arguments):
     """Train once; the history."""
     settings, notes, options = settings_for(name, arguments.dataset), [], ""
     if arguments.settings is not None:
-        found, _ = read_settings(arguments.settings)
+        found = read_settings(arguments.settings)
         settings = dataclasses.replace(found[name], paper=settings.paper)
         notes.append(f"settings of {arguments.settings.stem}")
         options += f" --settings {arguments.settings}"
@@ -321,7 +321,7 @@ def main():
     if arguments.settings is not None:
         if not arguments.settings.is_file():
             parser.error(f"--settings: there is no file {arguments.settings}")
-        found = read_settings(arguments.settings)[0]
+        found = read_settings(arguments.settings)
         fitting = [name for name in fitting if name in found]
         if not fitting:
             parser.error(f"--settings: {arguments.settings} has settings of no algorithm")
