@@ -6,13 +6,14 @@
     python examples/compare_algorithms.py --dataset cifar10 --data-dir DIR       # VGG-5, on a GPU
     python examples/compare_algorithms.py --dataset cifar10 --data-dir DIR \
         --width 0.125 --train 10000 --epochs 8                                   # its CPU size
+    python examples/compare_algorithms.py --dataset cifar10 --data-dir DIR --model resnet18
 
-The network is the one of the paper's benchmarks: three hidden layers of 128, for CIFAR-10 VGG-5 with
-flips and crops. Except on the digits the settings of PC-CE, PC-SE, PN, NN, iPC, BP-CE and BP-SE are
-those that the authors of Pinchetti et al., "Benchmarking predictive coding networks -- made simple"
-(2024), published with their code; for CN they published none, so it has PN's, and for
-back-propagation on CIFAR-10 none, so it has those of PC. Those of the algorithms that are not in
-the paper, and everything on the digits, were chosen here by hand and not tuned. Those of Table 1 are in
+The network is the one of the paper's benchmarks: three hidden layers of 128, for CIFAR-10 VGG-5, or
+ResNet-18 with group normalisation, with flips and crops. Except on the digits and for ResNet-18 the
+settings of PC-CE, PC-SE, PN, NN, iPC, BP-CE and BP-SE are those that the authors of Pinchetti et al.,
+"Benchmarking predictive coding networks -- made simple" (2024), published with their code; for CN
+they published none, so it has PN's, and for back-propagation on CIFAR-10 none, so it has those of
+PC. All others were chosen here by hand and not tuned. Those of Table 1 and of ResNet-18 are in
 `examples/settings/`; `--settings FILE` takes others, such as those that `examples/tune.py` finds.
 
 The table has the accuracy after the last epoch and in the best one. The paper reports the best,
@@ -112,9 +113,18 @@ def read_settings(path):
     return {name: Settings(**own) for name, own in file["algorithms"].items()}
 
 
-def settings_for(name, dataset):
+# the networks for images, and the name of each in records
+IMAGES = {"vgg5": (pxm.VGG5, "VGG-5"), "resnet18": (pxm.ResNet18, "ResNet-18")}
+
+
+def settings_file(dataset, network="vgg5"):
+    """The file in `examples/settings/` of a data set and a network."""
+    return SETTINGS / f"{dataset}{'-resnet18' if network == 'resnet18' else ''}.json"
+
+
+def settings_for(name, dataset, network="vgg5"):
     """Those in `examples/settings/`; those of algorithms that are not in the paper are made from PC-SE's."""
-    rows = read_settings(SETTINGS / f"{dataset}.json")
+    rows = read_settings(settings_file(dataset, network))
     if name in rows:
         return rows[name]
     return dataclasses.replace(rows["PC-SE"], paper=None, **OTHERS[name])
@@ -125,12 +135,13 @@ def layers(dims, act):
     return [pxnn.Sequential(pxnn.Linear(m, n), act) for m, n in itertools.pairwise(dims)]
 
 
-def make(name, settings, data, steps, width=1.0):
+def make(name, settings, data, steps, width=1.0, network="vgg5"):
     """The algorithm with its model, and the schedule of its weight optimiser.
 
     Args:
         steps: number of batches in the whole run.
-        width: factor on the channels of VGG-5.
+        width: factor on the channels of VGG-5 or ResNet-18.
+        network: which of them, for images.
     """
     T, act = settings.T, ACTIVATIONS[settings.act]
     # incremental PC changes the weights at every inference step
@@ -148,7 +159,7 @@ def make(name, settings, data, steps, width=1.0):
         return pxa.HybridPC(generator, T, amortiser=amortiser, **optims), schedule
     if len(data.shape) > 1:
         options = {"in_shape": data.shape, "classes": data.classes, "width": width}
-        model = pxm.VGG5(act=act, energy_fn=energy_fn, **options)
+        model = IMAGES[network][0](act=act, energy_fn=energy_fn, **options)
     else:
         model = pxm.MLP(dims, act, energy_fn)
     if name.startswith("PC-"):
@@ -187,7 +198,7 @@ def make(name, settings, data, steps, width=1.0):
 
 def run(name, seed, data, arguments):
     """Train once; the history."""
-    settings, notes, options = settings_for(name, arguments.dataset), [], ""
+    settings, notes, options = settings_for(name, arguments.dataset, arguments.model), [], ""
     if arguments.settings is not None:
         found = read_settings(arguments.settings)
         settings = dataclasses.replace(found[name], paper=settings.paper)
@@ -197,13 +208,21 @@ def run(name, seed, data, arguments):
     train, test = batches(data, BATCH_SIZE[arguments.dataset], seed)
     epochs = arguments.epochs or EPOCHS[arguments.dataset]
     steps = pxt.total_steps(train, epochs)
-    algorithm, schedule = make(name, settings, data, steps, arguments.width)
+    algorithm, schedule = make(name, settings, data, steps, arguments.width, arguments.model)
     algorithm.compute_dtype = DTYPES[arguments.compute_dtype]
     images = arguments.dataset == "cifar10"
     augment = pcx.data.device_augmentation("cifar10") if images else None
-    trainer = pxt.Trainer(algorithm, [pxt.Progress()], schedule=schedule, augment=augment)
+    trainer = pxt.Trainer(
+        algorithm,
+        [pxt.Progress()],
+        schedule=schedule,
+        augment=augment,
+        steps_per_call=arguments.steps_per_call,
+    )
     history = trainer.fit(train, epochs, val=test)
     where = "" if arguments.dataset == "digits" else " --data-dir DIR"
+    if images and arguments.model != "vgg5":
+        options += f" --model {arguments.model}"
     if arguments.width != 1:
         notes.append(f"{arguments.width:g} of the channels")
         options += f" --width {arguments.width:g}"
@@ -215,7 +234,7 @@ def run(name, seed, data, arguments):
         options += f" --compute-dtype {arguments.compute_dtype}"
     write_record(
         arguments.out / "records",
-        experiment="VGG-5" if images else "MLP",
+        experiment=IMAGES[arguments.model][1] if images else "MLP",
         dataset=arguments.dataset,
         algorithm=name,
         seed=seed,
@@ -231,11 +250,11 @@ def run(name, seed, data, arguments):
     return history
 
 
-def results_table(histories, dataset):
+def results_table(histories, dataset, network):
     rows = []
     for name, runs in histories.items():
         curves = [100 * history["val_accuracy"] for history in runs]
-        paper = settings_for(name, dataset).paper
+        paper = settings_for(name, dataset, network).paper
         rows.append(
             [
                 name,
@@ -304,8 +323,14 @@ def main():
     )
     parser.add_argument("--settings", type=Path, help="a file like those in examples/settings/")
     parser.add_argument("--compute-dtype", choices=DTYPES, default="float32")
-    parser.add_argument("--width", type=float, default=1.0, help="factor on the channels of VGG-5")
+    parser.add_argument(
+        "--model", choices=IMAGES, default="vgg5", help="the network for --dataset cifar10 (vgg5)"
+    )
+    parser.add_argument("--width", type=float, default=1.0, help="factor on its channels")
     parser.add_argument("--train", type=int, help="how many training images (all)")
+    parser.add_argument(
+        "--steps-per-call", type=int, default=1, help="training steps in one call, for a GPU (1)"
+    )
     parser.add_argument(
         "--regime",
         action=argparse.BooleanOptionalAction,
@@ -314,9 +339,11 @@ def main():
     )
     arguments = parser.parse_args()
     images = arguments.dataset == "cifar10"
-    if arguments.width != 1 and not images:
-        parser.error("--width is for --dataset cifar10, whose network is VGG-5")
+    if (arguments.width != 1 or arguments.model != "vgg5") and not images:
+        parser.error("--width and --model are for the convolutional networks of --dataset cifar10")
     fitting = [name for name in ALGORITHMS if not (images and name in LINEAR_ONLY)]
+    if arguments.model == "resnet18":
+        fitting = [*read_settings(settings_file(arguments.dataset, arguments.model))]
     known = {name.lower(): name for name in ALGORITHMS}
     if arguments.settings is not None:
         if not arguments.settings.is_file():
@@ -342,10 +369,10 @@ def main():
             except pxt.Diverged as error:
                 print(error)
     histories = {name: runs for name, runs in histories.items() if runs}
-    text = results_table(histories, arguments.dataset)
+    text = results_table(histories, arguments.dataset, arguments.model)
     print(f"\nTest accuracy in percent, {arguments.dataset}, seeds {arguments.seeds}\n\n{text}")
     print("\nThe best epoch is chosen on the test set, as in the paper; the last one is not.")
-    path = arguments.out / arguments.dataset
+    path = arguments.out / settings_file(arguments.dataset, arguments.model).stem
     path.mkdir(parents=True, exist_ok=True)
     (path / "table.md").write_text(text + "\n")
     histories_as_data = {n: [h.to_dict()["epochs"] for h in runs] for n, runs in histories.items()}
