@@ -5,15 +5,21 @@
 
 `table4`: the step of predictive coding beside that of back-propagation, ours and hand-written, on batches of
 128 of noise; an epoch is as many steps as the data set has whole batches. `depth`: one step of
-networks of L hidden layers. All programs of one comparison live in one process, are compiled at
-once, and take turns in random order; a ratio is the median of the rounds' ratios. Writes a JSON record.
+networks of L hidden layers. The programs on one network live in one process; all processes compile at
+once and then measure one after the other. Programs take turns in random order; a ratio is the median of
+the rounds' ratios. Writes a JSON record.
 """
 
 import argparse
 import dataclasses
+import fcntl
+import multiprocessing
+import os
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -67,25 +73,6 @@ class Stacked(pxc.EnergyModule):
         return self.output.get("u")
 
 
-def networks(depth: int, width: int = WIDTH) -> dict[str, Callable[[], Any]]:
-    """One training step of each program, on `depth` hidden layers."""
-    rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.standard_normal((BATCH, width)), jnp.float32)
-    y = jnp.eye(10)[jnp.arange(BATCH) % 10]
-    plain = lambda: pxm.MLP([width] * (depth + 1) + [10])
-    options = {"state_optim": optax.sgd(0.01), "weight_optim": optax.adamw(1e-3)}
-    algorithms = {
-        "PC": pxa.PC(plain(), T, **options),
-        "PC, all layers at every step": pxa.PC(plain(), T, lazy=False, **options),
-        "PC, Stack": pxa.PC(Stacked(depth, width, 10), T, **options),
-        "BP": pxa.Backprop(plain(), weight_optim=options["weight_optim"]),
-    }
-    return {
-        name: (lambda algorithm=algorithm: algorithm.train_step(x, y)["energy"])
-        for name, algorithm in algorithms.items()
-    }
-
-
 class Local:
     """A program in this process, with the answers of a worker."""
 
@@ -100,93 +87,119 @@ class Local:
         return worker.answer(request.split(), self, [], 0)
 
 
-def compiled(groups: dict[str, dict[str, Callable[[], Any]]]) -> dict[str, dict[str, Local]]:
-    """The programs of all groups after their first calls, which threads make at once."""
-    keys = [(group, name) for group, steps in groups.items() for name in steps]
-    with ThreadPoolExecutor(max_workers=12) as pool:
-        ready = list(pool.map(lambda key: Local(groups[key[0]][key[1]]), keys))
-    found: dict[str, dict[str, Local]] = {group: {} for group in groups}
-    for (group, name), local in zip(keys, ready, strict=True):
-        found[group][name] = local
-    return found
+def table4(name: str, batch: int, _: int) -> dict[str, Callable[[], Any]]:
+    """One training step of each program on a network of Table 4."""
+    case = dataclasses.replace(TABLE_4[name][0], batch=batch)
+    return {program: make(program, case).step for program in PROGRAMS}
 
 
-def measured(programs: dict[str, Local], reference: str, rounds: int, block_s: float) -> dict:
-    """Times of the programs of one group, and their ratios to one of them."""
-    times, _ = timing.interleave(programs, rounds, block_s)
+def depth(L: int, batch: int, width: int) -> dict[str, Callable[[], Any]]:
+    """One training step of each program on L hidden layers."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((batch, width)), jnp.float32)
+    y = jnp.eye(10)[jnp.arange(batch) % 10]
+    plain = lambda: pxm.MLP([width] * (L + 1) + [10])
+    options = {"state_optim": optax.sgd(0.01), "weight_optim": optax.adamw(1e-3)}
+    algorithms = {
+        "PC": pxa.PC(plain(), T, **options),
+        "PC, all layers at every step": pxa.PC(plain(), T, lazy=False, **options),
+        "PC, Stack": pxa.PC(Stacked(L, width, 10), T, **options),
+        "BP": pxa.Backprop(plain(), weight_optim=options["weight_optim"]),
+    }
+    return {
+        name: (lambda algorithm=algorithm: algorithm.train_step(x, y)["energy"])
+        for name, algorithm in algorithms.items()
+    }
+
+
+# how the programs of a section are made, and which one the others are compared with
+SECTIONS = {"table4": (table4, "hand-bp"), "depth": (depth, "BP")}
+
+
+def measured(
+    section: str, key: Any, batch: int, width: int, rounds: int, block_s: float, lock: str
+) -> dict:
+    """Times of the programs on one network, and their ratios to one of them; in a process of its own."""
+    programs, reference = SECTIONS[section]
+    with Path(lock).open("w") as turn:
+        # all hold it while they compile, so the first has it for itself when the last has compiled
+        fcntl.flock(turn, fcntl.LOCK_SH)
+        steps = {name: Local(step) for name, step in programs(key, batch, width).items()}
+        print(f"{section}: {key} compiled", file=sys.stderr, flush=True)
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        times, _ = timing.interleave(steps, rounds, block_s)
+    ratios = timing.ratios(times, reference)
     return {
         name: {
             "ms": timing.summarise(times[name])._asdict(),
-            "ratio": ratio._asdict(),
-            "first_call_s": programs[name].first_call_s,
+            "ratio": ratios[name]._asdict(),
+            "first_call_s": step.first_call_s,
         }
-        for name, ratio in timing.ratios(times, reference).items()
+        for name, step in steps.items()
     }
 
 
-def table4(names: Iterable[str], rounds: int, block_s: float, batch: int = BATCH) -> dict:
-    """Every program on every network, against hand-written back-propagation."""
-    chosen = {
-        name: dataclasses.replace(TABLE_4[name][0], batch=batch, T=min(T, batch)) for name in names
-    }
-    groups = {
-        name: {program: make(program, case).step for program in PROGRAMS}
-        for name, case in chosen.items()
-    }
-    result = {}
-    for name, programs in compiled(groups).items():
-        steps = TABLE_4[name][1] // BATCH
-        rows = measured(programs, "hand-bp", rounds, block_s)
-        for row in rows.values():
-            row["epoch_s"] = row["ms"]["median"] * steps / 1e3
-        result[name] = {"spec": dataclasses.asdict(chosen[name]), "programs": rows}
-        print(f"\n## {name}: batch {batch}, {steps} steps in an epoch\n")
-        print(
-            "| program | ms of a step | s of an epoch | over hand-bp |\n| --- | --- | --- | --- |"
+def in_turn(section: str, keys: list, *sizes: Any) -> Iterator[tuple[Any, dict]]:
+    """The measurements of a section as they end."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(len(keys), mp_context=spawn) as pool:
+        running = {pool.submit(measured, section, key, *sizes): key for key in keys}
+        for future in as_completed(running):
+            yield running[future], future.result()
+
+
+def show(section: str, key: Any, programs: dict) -> None:
+    """Print one network's measurements."""
+    names = f"{section}: {key}", "ms of a step", "quartiles", "ratio", "s of the first step"
+    print(f"\n| {' | '.join(names)} |\n|{' --- |' * len(names)}")
+    for name, row in programs.items():
+        ms = row["ms"]
+        cells = (
+            name,
+            f"{ms['median']:.3f}",
+            f"{ms['q1']:.3f}-{ms['q3']:.3f}",
+            f"{row['ratio']['median']:.2f}",
+            f"{row['first_call_s']:.1f}",
         )
-        for program, row in rows.items():
-            ms, over = row["ms"]["median"], row["ratio"]["median"]
-            print(f"| {program} | {ms:.3f} | {row['epoch_s']:.2f} | {over:.2f} |", flush=True)
-    return result
-
-
-def depth(depths: Iterable[int], rounds: int, block_s: float, width: int = WIDTH) -> dict:
-    """Every program at every depth, against back-propagation at that depth."""
-    groups = {str(L): networks(L, width) for L in depths}
-    result = {}
-    print(f"\n## Hidden layers of {width}, batch {BATCH}, T = {T}: ms of a step (s of the first)\n")
-    for number, (L, programs) in enumerate(compiled(groups).items()):
-        if not number:
-            print(f"| L | {' | '.join(programs)} |\n| --- |{' --- |' * len(programs)}")
-        result[L] = measured(programs, "BP", rounds, block_s)
-        cells = (f"{r['ms']['median']:.3f} ({r['first_call_s']:.0f})" for r in result[L].values())
-        print(f"| {L} | {' | '.join(cells)} |", flush=True)
-    return {"width": width, "batch": BATCH, "T": T, "depths": result}
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    sections = ("table4", "depth")
-    parser.add_argument("--sections", nargs="+", choices=sections, default=list(sections))
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--cases", nargs="+", choices=TABLE_4, default=list(TABLE_4))
     parser.add_argument("--depths", nargs="+", type=int, default=list(DEPTHS))
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--block-ms", type=float, default=60)
+    parser.add_argument("--lock", help="a file; nothing is measured while somebody else locks it")
     parser.add_argument("--smoke", action="store_true", help="small sizes, no record")
     parser.add_argument("--out", type=Path, help="where the record goes")
     arguments = parser.parse_args()
-    small, width, batch = arguments.smoke, WIDTH, BATCH
-    if small:
+    batch, width = BATCH, WIDTH
+    if arguments.smoke:
         arguments.cases, arguments.depths = arguments.cases[:1], [2, 4]
-        arguments.rounds, arguments.block_ms, width, batch = 2, 5, 16, 8
-    record: dict = {"machine": machine.describe()}
-    block_s = arguments.block_ms / 1e3
-    if "table4" in arguments.sections:
-        record["table4"] = table4(arguments.cases, arguments.rounds, block_s, batch)
-    if "depth" in arguments.sections:
-        record["depth"] = depth(arguments.depths, arguments.rounds, block_s, width)
-    if not small:
-        print(f"\n{machine.write_record(record, 'accelerator', arguments.out)}")
+        arguments.rounds, arguments.block_ms, batch, width = 2, 5, 8, 16
+    # several processes share the device
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    record: dict = {"machine": machine.describe(), "batch": batch, "T": T, "width": width}
+    keys = {"table4": arguments.cases, "depth": arguments.depths}
+    with tempfile.NamedTemporaryFile() as file:
+        timed = (arguments.rounds, arguments.block_ms / 1e3, arguments.lock or file.name)
+        for section in arguments.sections:
+            record[section] = {}
+            for key, programs in in_turn(section, keys[section], batch, width, *timed):
+                record[section][key] = {"programs": programs}
+                if section == "table4":
+                    steps = TABLE_4[key][1] // BATCH
+                    record[section][key] |= {
+                        "steps_per_epoch": steps,
+                        "spec": dataclasses.asdict(TABLE_4[key][0]),
+                    }
+                show(section, key, programs)
+                if not arguments.smoke:
+                    path = machine.write_record(record, "accelerator", arguments.out)
+    if not arguments.smoke:
+        print(f"\n{path}")
 
 
 if __name__ == "__main__":
