@@ -57,7 +57,53 @@ def _reached(run: dict, batch: int) -> str:
     return f"{run['ms']:.1f} ({run['iterations']})" if run["met"] == batch else f"– ({run['met']})"
 
 
+# seconds of an epoch of back-propagation and of PC in the paper's Table 4
+PAPER = {
+    "MLP, Fashion-MNIST": (1.82, 1.94),
+    "AlexNet, CIFAR-10": (1.04, 3.86),
+    "VGG-5, CIFAR-100": (1.61, 5.33),
+    "VGG-7, Tiny ImageNet": (7.59, 54.60),
+}
+
+
+def accelerator(record: dict) -> str:
+    """Table 4 of the paper, and the time of a step by depth."""
+    parts = []
+    if "table4" in record:
+        rows = []
+        for name, network in record["table4"].items():
+            ms = {n: p["ms"]["median"] for n, p in network["programs"].items()}
+            steps, (bp, pc) = network["steps_per_epoch"], PAPER[name]
+            seconds = [
+                f"{ms[n] * steps / 1e3:.2f}"
+                for n in ("hand-bp", "pxa-bp", "hand-unroll", "hand-lazy", "pxa-pc")
+            ]
+            own = f"{ms['pxa-pc'] / ms['pxa-bp']:.1f}"
+            rows.append([name, *seconds, own, f"{bp:.2f}", f"{pc:.2f}", f"{pc / bp:.1f}"])
+        head = ["s / epoch", "hand-bp", "pxa-bp", "hand-unroll", "hand-lazy", "pxa-pc", "PC / BP"]
+        parts.append(_table([*head, "paper: BP", "PC", "PC / BP"], rows))
+    if "depth" in record:
+        depths = sorted(record["depth"], key=int)
+        first = record["depth"][depths[0]]["programs"]
+        rows = [
+            [n, *(f"{record['depth'][L]['programs'][n]['ms']['median']:.2f}" for L in depths)]
+            for n in first
+        ]
+        parts.append(_table(["ms / step", *(f"L = {L}" for L in depths)], rows))
+    return "\n\n".join(parts)
+
+
 SECTIONS: dict[str, tuple[str, str, Callable[[dict], str]]] = {
+    "accelerator": (
+        "On a GPU",
+        "`python -m benchmarks.accelerator`: seconds of an epoch of the networks in the paper's Table 4 (batches "
+        "of 128 of noise, T = 8; an epoch is as many steps as there are whole batches), beside what the paper "
+        "measured on an A100 with its data loaders and a T that it does not state; and milliseconds of a step "
+        "with L hidden layers of 128, whose equal layers a `pxc.Stack` computes at once. Steps of less than half "
+        "a millisecond are bound by the host, here much more in pcx than by hand: "
+        "`Trainer(..., steps_per_call=...)` takes many in one call.",
+        accelerator,
+    ),
     "trainer": (
         "The trainer",
         "`python -m benchmarks.trainer`: microseconds per training step (and the ratio to a bare loop over "

@@ -229,6 +229,8 @@ def run(name, seed, data, arguments):
     if arguments.train is not None:
         notes.append(f"{arguments.train} training images")
         options += f" --train {arguments.train}"
+    if epochs < EPOCHS[arguments.dataset]:
+        notes.append(f"{epochs} epochs")
     if arguments.compute_dtype != "float32":
         notes.append(f"layers in {arguments.compute_dtype}")
         options += f" --compute-dtype {arguments.compute_dtype}"
