@@ -7,6 +7,7 @@ import importlib.util
 import re
 from pathlib import Path
 
+import jax
 import pytest
 
 import pcx as px
@@ -49,7 +50,18 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WITH_PYTHON = [page for page in PAGES if any(kind == "python" for _, kind, _ in blocks(page))]
 
 
+@pytest.fixture
+def config_kept():
+    """What a page sets in JAX's configuration ends with the page."""
+    before = dict(jax.config.values)
+    yield
+    for name, value in before.items():
+        if jax.config.values[name] != value:
+            jax.config.update(name, value)
+
+
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.usefixtures("config_kept")
 def test_the_python_blocks_of_a_page_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     px.RKG.seed(0)
