@@ -25,11 +25,14 @@ import numpy as np
 from benchmarks import machine
 from tests.fuzzing import masks, rules
 from tests.fuzzing.generate import Generator
-from tests.fuzzing.plain import Plain
+from tests.fuzzing.plain import Meaningless, Plain
 from tests.fuzzing.tracked import Tracked
 
 # what pcx raises on purpose
 DOCUMENTED = (ValueError, TypeError, RuntimeError)
+# what the body of a function raises where it uses an array as a param, or one of another shape
+USED_WITHIN = ("replace", "misshape")
+OF_THE_BODY = (TypeError, AttributeError, ValueError)
 
 
 def differences(tracked, plain):
@@ -60,18 +63,23 @@ def judge(seed, traced=0.03):
     """One program: `(outcome, details)`; an outcome that starts with WRONG is a fault."""
     program = Generator(seed, traced).program()
     tracked, plain = Tracked(program), Plain(program)
-    failed, illegal = tracked.run(), plain.run()
-    if failed is not None and illegal is None:
-        # JAX refuses by what any branch or iteration may do
-        plain = Plain(program, joined=True)
-        illegal = plain.run()
+    try:
+        failed, illegal = tracked.run(), plain.run()
+        if failed is not None and illegal is None:
+            # JAX refuses by what any branch or iteration may do
+            plain = Plain(program, joined=True)
+            illegal = plain.run()
+    except Meaningless as error:
+        return f"no meaning: {error}", []
     if failed != illegal:
         error = tracked.error
         what = f"{type(error).__name__}: {error}" if error else f"no error; expected: {plain.error}"
         return "WRONG: one of the two refused it", [f"statements {failed}, {illegal}", what]
     if failed is not None:
         documented = isinstance(tracked.error, DOCUMENTED) and "pxf." in str(tracked.error)
-        if not documented:
+        # what is no param, or has another shape, is used before the body ends and pcx can say so
+        used = str(plain.error) in USED_WITHIN and isinstance(tracked.error, OF_THE_BODY)
+        if not documented and not used:
             return "WRONG: an error without an explanation", [repr(tracked.error)[:500]]
     if found := differences(tracked, plain):
         return "WRONG: other values", found

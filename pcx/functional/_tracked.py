@@ -108,35 +108,52 @@ class Structure:
         return result, updates
 
     def _refuse_replaced(self, name: str, kwargs: Any, params: list[DynamicParam]) -> None:
-        """Raise if the body put something else where a param was: the caller would not see it."""
-        there = set(map(id, jax.tree_util.tree_leaves(kwargs, is_leaf=is_param)))
-        gone = {i for i, param in enumerate(params) if i and id(param) not in there}
-        if not gone:
-            return
+        """Raise if the body put something new where params were: the caller would not see it.
+
+        Params may be left out (a shorter list, say) or change places: that stays inside.
+        """
         leaves = jax.tree_util.tree_flatten_with_path(kwargs, is_leaf=is_param)[0]
-        now = {core.kwargs_path_str(path): leaf for path, leaf in leaves}
-        for index in gone:
-            where = self.name_of(index)
-            if is_param(now.get(where)) or is_array(now.get(where)):
-                raise RuntimeError(REPLACED.format(title=name, where=where))
+        own = set(map(id, params))
+        kept = [tuple(path) for path, leaf in leaves if id(leaf) in own]
+        new = [
+            tuple(path)
+            for path, leaf in leaves
+            if id(leaf) not in own and (is_param(leaf) or is_array(leaf))
+        ]
+        if not new:
+            return
+        before = dict(zip(self.key_paths(), self.slots, strict=True))
+        new = [path for path in new if before.get(path, 0) >= 0]
+        for path, slot in before.items():
+            if slot <= 0 or path in kept:
+                continue
+            # the largest part of the arguments that has none of its params left
+            size = next(n for n in range(1, len(path) + 1) if all(k[:n] != path[:n] for k in kept))
+            if any(other[:size] == path[:size] for other in new):
+                part, param = map(core.kwargs_path_str, (path[:size], path))
+                raise RuntimeError(REPLACED.format(title=name, part=part, param=param))
 
     def size_of(self, index: int) -> int:
         """Number of arrays in a param."""
         return self.specs[index].size
 
+    def key_paths(self) -> list[tuple[Any, ...]]:
+        """The path of each leaf of the keyword arguments, in JAX's keys."""
+        tree = tree_unflatten(self.treedef, [_Marker()] * len(self.slots))
+        return [tuple(path) for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
+
     def paths(self) -> list[str]:
         """The path of each leaf of the keyword arguments."""
-        tree = tree_unflatten(self.treedef, [_Marker()] * len(self.slots))
-        return [core.kwargs_path_str(p) for p, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
+        return [*map(core.kwargs_path_str, self.key_paths())]
 
     def name_of(self, index: int) -> str:
         """Path of a param, for error messages."""
         return "px.RKG.key" if index == 0 else self.paths()[self.slots.index(index)]
 
 
-REPLACED = """{title}: `{where}` was replaced by another object inside the transform; only what is \
-written *into* a param reaches the caller. Write `{where}.set(...)`, or an in-place \
-operator such as `{where} -= ...` (not `{where} = {where} - ...`)"""
+REPLACED = """{title}: `{part}` was replaced by another object inside the transform; only what is \
+written *into* a param reaches the caller. Write `{param}.set(...)`, or an in-place \
+operator such as `{param} -= ...` (not `{param} = {param} - ...`)"""
 
 
 class _Marker:

@@ -282,6 +282,34 @@ def test_a_param_that_is_replaced_instead_of_written_is_refused(name, kind):
     assert model.w is old
 
 
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        # another structure: nothing lies where the param was
+        (lambda m, x: setattr(m, "rkg", x), "model.rkg"),
+        (lambda m, x: setattr(m, "layer", [px.Param(x)]), "model.layer"),
+        # the other place still holds the param
+        (lambda m, x: setattr(m, "tied", x), "model.tied"),
+        (lambda m, x: m.several.__setitem__(1, px.Param(x)), r"model.several\[1\]"),
+    ],
+)
+def test_a_part_that_is_replaced_by_one_of_another_structure_is_refused(change, part):
+    class Parts(px.Module):
+        def __init__(self):
+            self.rkg, self.layer = px.RandomKeyGenerator(0), Net()
+            self.tied = self.first = px.Param(jnp.ones(()))
+            self.several = [px.Param(jnp.ones(())), px.Param(jnp.ones(()))]
+
+    model = Parts()
+    before = jax.tree_util.tree_leaves(model, is_leaf=lambda x: isinstance(x, px.Param))
+    with pytest.raises(
+        RuntimeError, match=rf"pxf.jit\(.*\): `{part}` was replaced by another object"
+    ):
+        pxf.jit()(lambda x, *, model: change(model, x))(jnp.ones(()), model=model)
+    after = jax.tree_util.tree_leaves(model, is_leaf=lambda x: isinstance(x, px.Param))
+    assert list(map(id, after)) == list(map(id, before))
+
+
 def test_other_changes_of_attributes_are_allowed_and_stay_inside():
     model = Net()
 

@@ -17,6 +17,10 @@ BINARY = {"+": jnp.add, "-": jnp.subtract, "*": jnp.multiply}
 FURTHER = 6
 
 
+class Meaningless(Exception):
+    """The generator made a program that says nothing of some param."""
+
+
 class Illegal(Exception):
     """The program has no meaning; what pcx must say."""
 
@@ -251,6 +255,8 @@ class Plain:
     def _vmap(self, env, options, functions, kwargs, state, local):
         size, axes = options["size"], dict.fromkeys(state)
         if options["form"] == "tree":
+            if not set(state) <= {*options["axes"], -1}:
+                raise Meaningless("a swap between two calls brings a param that has no axis")
             axes |= {i: options["axes"][i] for i in state if i != -1}
         else:
             for i in state:
