@@ -40,7 +40,7 @@ Some only round differently, see [exact lazy inference](algorithms.md#exact-lazy
     "mutants": """## Planted defects
 
 `python -m tests.mutate`: one operator, constant or condition of the library is changed, and the tests of the
-module must notice: they fail, or no longer come to an end.""",
+module must notice. Tests that do not end in time are counted apart.""",
     "long_run": """## Long runs
 
 `python -m tests.long_run`: steps, alternations of training and evaluation, and a sweep of models, in one process
@@ -70,8 +70,8 @@ def tried(records: list[dict[str, Any]], key: str) -> str:
                 for what, n in own["outcomes"].items()
                 if "WRONG" in what
             ]
-            seeds = [f"- {name}: seed {seed} ({date})" for seed in own.get("wrong_seeds", [])]
-            wrong += [*found, *seeds]
+            seeds = ", ".join(map(str, own.get("wrong_seeds", [])))
+            wrong += [*found, *([f"- {name}: seeds {seeds} ({date})"] if seeds else [])]
     rows = []
     for name, outcomes in totals.items():
         most = [f"{what} {n:,}" for what, n in outcomes.most_common() if "WRONG" not in what]
@@ -84,8 +84,10 @@ def tried(records: list[dict[str, Any]], key: str) -> str:
 
 
 def noticed(test: str | None) -> str:
-    """The test that holds a fault that was found."""
-    return f"; fixed, held by `{test}`" if test else ""
+    """What became of a fault: the test that holds it, or words."""
+    if not test:
+        return ""
+    return f"; fixed, held by `{test}`" if test.startswith("test_") else f"; {test}"
 
 
 def search(records: list[dict[str, Any]]) -> str:
@@ -113,11 +115,11 @@ def mutants(records: list[dict[str, Any]]) -> str:
         for s in record["survived"]:
             since = f"; noticed since by `{s['since']}`" if "since" in s else ""
             survived.append(f"- `{s['module']}`, {s['defect']} ({date}){since}")
-    total, left = outcomes.total(), len(survived)
-    text = table(
-        ["planted", "noticed", "survived", "share"],
-        [[total, total - left, left, f"{100 * (total - left) / total:.0f} %"]],
-    )
+    left = len(survived)
+    found, late = outcomes["noticed"], outcomes.total() - outcomes["noticed"] - left
+    header = ["planted", "noticed", "survived", "share", "the tests did not end in time"]
+    row = [outcomes.total(), found, left, f"{100 * found / (found + left):.0f} %", late]
+    text = table(header, [row])
     return text + ("\n\nSurvived:\n\n" + "\n".join(survived) if survived else "")
 
 
