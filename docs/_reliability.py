@@ -114,6 +114,7 @@ def mutants(records: list[dict[str, Any]]) -> str:
         date = record["machine"]["date"][:10]
         for s in record["survived"]:
             since = f"; noticed since by `{s['since']}`" if "since" in s else ""
+            since += f"; equivalent: {s['equivalent']}" if "equivalent" in s else ""
             survived.append(f"- `{s['module']}`, {s['defect']} ({date}){since}")
     left = len(survived)
     found, late = outcomes["noticed"], outcomes.total() - outcomes["noticed"] - left

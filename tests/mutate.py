@@ -4,6 +4,8 @@
     python -m tests.mutate pcx/utils/_step.py tests/utils
     python -m tests.mutate pcx/core/_filter.py tests/core --most 20
     python -m tests.mutate --most 300 --record      # anywhere in pcx, each with the tests of its folder
+    python -m pytest -n auto --cov=pcx --cov-context=test --cov-report= --durations=0 --durations-min=0 > LOG
+    python -m tests.mutate --most 300 --record --ran LOG       # each with the tests that ran its line
 
 Works on a copy of the repository. The test that fails is run again without the defect. A defect that
 survives is a line whose behaviour no test pins down. Tests that end after `--seconds` say nothing: the
@@ -92,6 +94,10 @@ class Mutator(ast.NodeTransformer):
             return ast.copy_location(ast.Constant(node.value + 1), node)
         return node
 
+    def visit_keyword(self, node):
+        # `zip(..., strict=True)` guards against what does not happen
+        return node if node.arg == "strict" else self.generic_visit(node)
+
     def visit_Return(self, node):
         self.generic_visit(node)
         if node.value is not None and self._here(node, "return None"):
@@ -140,6 +146,42 @@ def tests_of(module: str) -> list[str]:
     return [module, *[str(test.relative_to(ROOT)) for test in chosen], *below]
 
 
+class Ran:
+    """Which tests ran a line, from pytest's coverage (`.coverage`) and its list of durations."""
+
+    def __init__(self, log: Path):
+        # of the extra `test`; CI's tests of this file do without
+        from coverage import CoverageData
+
+        self.seconds: dict[str, float] = collections.defaultdict(float)
+        for took, test in re.findall(
+            r"^([\d.]+)s (?:call|setup|teardown) +(.+)$", log.read_text(), re.M
+        ):
+            self.seconds[test] += float(took)
+        data = CoverageData(str(ROOT / ".coverage"))
+        data.read()
+        self.lines = {}
+        for file in data.measured_files():
+            module = "pcx" + file.rpartition("/pcx")[2]
+            self.lines[module] = data.contexts_by_lineno(file)
+
+    def tests(self, module: str, line: int, most: float) -> list[str]:
+        """The tests that ran a line, file by file, the fastest files first, up to so many seconds."""
+        contexts = self.lines.get(module, {}).get(line, [])
+        ran = {context.rpartition("|")[0] for context in contexts} - {""}
+        files: dict[str, list[str]] = collections.defaultdict(list)
+        for test in sorted(ran, key=lambda test: self.seconds[test]):
+            files[test.partition("::")[0]].append(test)
+        chosen, total = [], 0.0
+        # a file at a time, for its tests share what they compile
+        for file in sorted(files, key=lambda f: max(self.seconds[t] for t in files[f][:1])):
+            for test in files[file]:
+                if total + self.seconds[test] <= most:
+                    chosen.append(test)
+                    total += self.seconds[test]
+        return chosen
+
+
 def places_of(module: str) -> list[int]:
     counter = Mutator(None)
     counter.visit(ast.parse((ROOT / module).read_text()))
@@ -157,7 +199,11 @@ def sample(count: int, seed: int) -> list[tuple[str, int]]:
 
 def pytest(copy: Path, tests: list[str], seconds: float | None = None) -> tuple[int, list[str]]:
     """Run tests until one fails: the exit status, and which failed."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    # of many tests the names do not fit into a command
+    names = copy.parent / "tests.txt"
+    names.write_text("\n".join(tests))
+    command.append(f"@{names}")
     # what is compiled once stays compiled; another computation is another entry
     cache = {
         "JAX_COMPILATION_CACHE_DIR": str(copy.parent / "compiled"),
@@ -177,12 +223,20 @@ def pytest(copy: Path, tests: list[str], seconds: float | None = None) -> tuple[
 
 
 def attempt(
-    copy: Path, module: str, place: int, tests: list[str], seconds: float
+    copy: Path,
+    module: str,
+    place: int,
+    tests: list[str],
+    seconds: float,
+    ran: Ran | None = None,
 ) -> tuple[str, str]:
     """Plant one defect: what it is, and "noticed", "SURVIVED", "out of time" or "tests fail anyway"."""
     source = (ROOT / module).read_text()
     mutator = Mutator(place)
     tree = ast.fix_missing_locations(mutator.visit(ast.parse(source)))
+    line = re.match(r"line (\d+)", mutator.what)
+    if ran and line:
+        tests = ran.tests(module, int(line[1]), seconds / 2) or tests
     (copy / module).write_text(ast.unparse(tree))
     try:
         status, failed = pytest(copy, tests, seconds)
@@ -214,7 +268,9 @@ def main() -> int:
     parser.add_argument(
         "--record", action="store_true", help="write benchmarks/results/mutants/DATE.json"
     )
+    parser.add_argument("--ran", type=Path, help="pytest's output beside .coverage, see above")
     options = parser.parse_args()
+    ran = Ran(options.ran) if options.ran else None
 
     if options.module is None:
         chosen = sample(options.most, options.seed)
@@ -233,7 +289,7 @@ def main() -> int:
         record = {"machine": machine.describe()} if options.record else {}
         for module, place in chosen:
             tests = options.tests or tests_of(module)
-            what, outcome = attempt(copy, module, place, tests, options.seconds)
+            what, outcome = attempt(copy, module, place, tests, options.seconds, ran)
             found.append({"module": module, "defect": what, "outcome": outcome})
             counts = collections.Counter(f["outcome"] for f in found)
             if options.record:  # after each, because all together take hours

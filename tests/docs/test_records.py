@@ -247,20 +247,25 @@ def test_the_page_of_faults_adds_the_records_up_and_names_what_was_wrong():
     first = {"kill -9": {"outcomes": {"killed": 3, "WRONG: lost": 1}}}
     since = {"WRONG: late": "test_late"}
     second = {"kill -9": {"outcomes": {"killed": 5, "ended": 2, "WRONG: late": 3}, "since": since}}
-    second["kill -9"]["wrong_seeds"] = [7]
-    found = [{"machine": machine, "faults": faults} for faults in (first, second)]
+    second["kill -9"]["wrong_seeds"] = [7, 8]
+    third = {"kill -9": {"outcomes": {"WRONG: odd": 1}, "since": {"WRONG: odd": "of the test"}}}
+    found = [{"machine": machine, "faults": faults} for faults in (first, second, third)]
     text = reliability.tried(found, "faults")
-    assert "| kill -9 | 14 | 4 | killed 8; ended 2 |" in text
+    assert "| kill -9 | 15 | 5 | killed 8; ended 2 |" in text
     assert "- kill -9: 1 × WRONG: lost (2026-01-31)\n" in text
     assert "- kill -9: 3 × WRONG: late (2026-01-31); fixed, held by `test_late`" in text
-    assert "- kill -9: seed 7 (2026-01-31)" in text
+    assert "- kill -9: 1 × WRONG: odd (2026-01-31); of the test" in text
+    assert "- kill -9: seeds 7, 8 (2026-01-31)" in text
 
 
 def test_the_share_of_planted_defects_that_were_noticed_counts_the_survivors():
     survivor = {"module": "pcx/a.py", "defect": "line 3: < -> <=", "since": "test_a"}
-    record = {"outcomes": {"noticed": 6, "out of time": 1, "SURVIVED": 1}, "survived": [survivor]}
+    equal = {"module": "pcx/b.py", "defect": "line 4: 1 -> 2", "equivalent": "any number will do"}
+    outcomes = {"noticed": 6, "out of time": 1, "SURVIVED": 2}
+    record = {"outcomes": outcomes, "survived": [survivor, equal]}
     text = reliability.mutants([record | {"machine": {"date": "2026-01-31T10:00:00"}}])
-    assert "| 8 | 7 | 1 | 88 % |" in text
+    assert "| 9 | 6 | 2 | 75 % | 1 |" in text
+    assert "- `pcx/b.py`, line 4: 1 -> 2 (2026-01-31); equivalent: any number will do" in text
     assert "- `pcx/a.py`, line 3: < -> <= (2026-01-31); noticed since by `test_a`" in text
 
 

@@ -147,6 +147,14 @@ def test_a_prefix_is_a_whole_path(tmp_path):
         pxu.load_params(model, tmp_path / "x", px.Param, prefix="[0]['b']")
 
 
+@pytest.mark.parametrize(("number", "shown"), [(4, "`[3]`."), (5, "`[3]`, ....")])
+def test_a_message_shows_four_paths_at_most(tmp_path, number, shown):
+    pxu.save_params([px.Param(jnp.ones(1)) for _ in range(number)], tmp_path / "x", px.Param)
+    with pytest.raises(ValueError, match="has nothing below") as error:
+        pxu.load_params({"a": px.Param(jnp.ones(1))}, tmp_path / "x", px.Param, prefix="a")
+    assert str(error.value).endswith(f"it has `[0]`, `[1]`, `[2]`, {shown}")
+
+
 def test_without_the_prefix_the_message_says_what_to_write(backbone):
     _, path, model = backbone
     for strict in (True, False):
