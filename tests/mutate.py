@@ -7,7 +7,7 @@
     python -m pytest -n auto --cov=pcx --cov-context=test --cov-report= --durations=0 --durations-min=0 > LOG
     python -m tests.mutate --most 300 --record --ran LOG       # each with the tests that ran its line
 
-Works on a copy of the repository. The test that fails is run again without the defect. A defect that
+Works on a copy of the repository. The tests that fail are run again without a defect. A defect that
 survives is a line whose behaviour no test pins down. Tests that end after `--seconds` say nothing: the
 defect is counted apart.
 """
@@ -22,7 +22,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from benchmarks import machine
 
@@ -197,9 +200,11 @@ def sample(count: int, seed: int) -> list[tuple[str, int]]:
     return random.Random(seed).sample(places, min(count, len(places)))
 
 
-def pytest(copy: Path, tests: list[str], seconds: float | None = None) -> tuple[int, list[str]]:
-    """Run tests until one fails: the exit status, and which failed."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+def pytest(
+    copy: Path, tests: Iterable[str], *options: str, seconds: float | None = None
+) -> tuple[int, list[str]]:
+    """Run tests: the exit status, and which failed."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
     # of many tests the names do not fit into a command
     names = copy.parent / "tests.txt"
     names.write_text("\n".join(tests))
@@ -229,8 +234,8 @@ def attempt(
     tests: list[str],
     seconds: float,
     ran: Ran | None = None,
-) -> tuple[str, str]:
-    """Plant one defect: what it is, and "noticed", "SURVIVED", "out of time" or "tests fail anyway"."""
+) -> dict[str, Any]:
+    """Plant one defect: its outcome, "noticed", "SURVIVED" or "out of time", and which test failed."""
     source = (ROOT / module).read_text()
     mutator = Mutator(place)
     tree = ast.fix_missing_locations(mutator.visit(ast.parse(source)))
@@ -239,21 +244,29 @@ def attempt(
         tests = ran.tests(module, int(line[1]), seconds / 2) or tests
     (copy / module).write_text(ast.unparse(tree))
     try:
-        status, failed = pytest(copy, tests, seconds)
+        status, failed = pytest(copy, tests, "-x", seconds=seconds)
         outcome = "noticed" if status else "SURVIVED"
     except subprocess.TimeoutExpired:
         outcome, failed = "out of time", []
     finally:
         (copy / module).write_text(source)
-    if outcome == "noticed" and failed:
-        # a failure says something only of tests that pass otherwise
-        status, _ = pytest(copy, failed)
-        if status == 4:  # no test of that name: an id that pytest shortened
-            status, _ = pytest(copy, [test.partition("::")[0] for test in failed])
-        if status:
-            outcome = "tests fail anyway"
     print(f"{outcome:14} {module} {mutator.what}", flush=True)
-    return mutator.what, outcome
+    return {"module": module, "defect": mutator.what, "outcome": outcome, "by": failed}
+
+
+def check(copy: Path, found: list[dict[str, Any]]) -> None:
+    """Without any defect the tests that failed must pass: else they say nothing."""
+    tests = {test for one in found for test in one["by"]}
+    if not tests:
+        return
+    status, failing = pytest(copy, tests)
+    if status == 4:  # no test of some name, because pytest shortened it
+        status, failing = pytest(copy, {test.partition("::")[0] for test in tests})
+    for one in found:
+        if status > 1 and one["by"]:
+            one["outcome"] += ", not checked"
+        elif {*one["by"]} & {*failing}:
+            one["outcome"] = "tests fail anyway"
 
 
 def main() -> int:
@@ -268,6 +281,7 @@ def main() -> int:
     parser.add_argument(
         "--record", action="store_true", help="write benchmarks/results/mutants/DATE.json"
     )
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="for all together")
     parser.add_argument("--ran", type=Path, help="pytest's output beside .coverage, see above")
     options = parser.parse_args()
     ran = Ran(options.ran) if options.ran else None
@@ -283,14 +297,17 @@ def main() -> int:
         copy = Path(scratch) / "repo"
         ignore = shutil.ignore_patterns(".git", ".venv*", "site", "*.ipynb", "results")
         shutil.copytree(ROOT, copy, ignore=ignore)
-        if options.module is not None and pytest(copy, options.tests)[0]:
+        if options.module is not None and pytest(copy, options.tests, "-x")[0]:
             print("the tests fail without any defect", file=sys.stderr)
             return 2
         record = {"machine": machine.describe()} if options.record else {}
-        for module, place in chosen:
+        start = time.monotonic()
+        for number, (module, place) in enumerate(chosen, start=1):
             tests = options.tests or tests_of(module)
-            what, outcome = attempt(copy, module, place, tests, options.seconds, ran)
-            found.append({"module": module, "defect": what, "outcome": outcome})
+            found.append(attempt(copy, module, place, tests, options.seconds, ran))
+            late = time.monotonic() - start > 60 * options.minutes
+            if late or number == len(chosen):
+                check(copy, found)
             counts = collections.Counter(f["outcome"] for f in found)
             if options.record:  # after each, because all together take hours
                 record |= {
@@ -301,6 +318,8 @@ def main() -> int:
                     "defects": found,
                 }
                 machine.write_record(record, "mutants")
+            if late:
+                break
     print(f"{len(found)} defects: {', '.join(f'{n} {what}' for what, n in counts.items())}")
     return 0
 
