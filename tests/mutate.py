@@ -15,6 +15,7 @@ defect is counted apart.
 import argparse
 import ast
 import collections
+import json
 import os
 import random
 import re
@@ -240,18 +241,38 @@ def attempt(
     mutator = Mutator(place)
     tree = ast.fix_missing_locations(mutator.visit(ast.parse(source)))
     line = re.match(r"line (\d+)", mutator.what)
-    if ran and line:
-        tests = ran.tests(module, int(line[1]), seconds / 2) or tests
+    first = ran.tests(module, int(line[1]), seconds / 2) if ran and line else []
     (copy / module).write_text(ast.unparse(tree))
     try:
-        status, failed = pytest(copy, tests, "-x", seconds=seconds)
+        status, failed = pytest(copy, first, "-x", seconds=seconds) if first else (0, [])
+        if not status:  # nor do those that start a process of their own, which no coverage sees
+            status, failed = pytest(copy, tests, "-x", seconds=seconds)
         outcome = "noticed" if status else "SURVIVED"
     except subprocess.TimeoutExpired:
         outcome, failed = "out of time", []
     finally:
         (copy / module).write_text(source)
     print(f"{outcome:14} {module} {mutator.what}", flush=True)
-    return {"module": module, "defect": mutator.what, "outcome": outcome, "by": failed}
+    return {
+        "module": module,
+        "place": place,
+        "defect": mutator.what,
+        "outcome": outcome,
+        "by": failed,
+    }
+
+
+def survivors(path: Path) -> list[tuple[str, int]]:
+    """The places of the defects that survived in a record; all with one description without its place."""
+    places = []
+    for one in json.loads(path.read_text())["survived"]:
+        module = one["module"]
+        for place in [one["place"]] if "place" in one else places_of(module):
+            mutator = Mutator(place)
+            mutator.visit(ast.parse((ROOT / module).read_text()))
+            if mutator.what == one["defect"]:
+                places.append((module, place))
+    return places
 
 
 def check(copy: Path, found: list[dict[str, Any]]) -> None:
@@ -281,12 +302,15 @@ def main() -> int:
     parser.add_argument(
         "--record", action="store_true", help="write benchmarks/results/mutants/DATE.json"
     )
+    parser.add_argument("--again", type=Path, help="plant what survived in this record")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="for all together")
     parser.add_argument("--ran", type=Path, help="pytest's output beside .coverage, see above")
     options = parser.parse_args()
     ran = Ran(options.ran) if options.ran else None
 
-    if options.module is None:
+    if options.again is not None:
+        chosen = survivors(options.again)
+    elif options.module is None:
         chosen = sample(options.most, options.seed)
     else:
         places = places_of(options.module)

@@ -110,6 +110,14 @@ def test_a_state_rate_that_is_too_large_is_told_with_the_largest_stable_one():
     np.testing.assert_allclose(named, limit, rtol=0.02)
 
 
+def test_a_learning_energy_of_ones_own_is_not_compared_with_that_of_inference():
+    class Other(pxa.PC):
+        def learning_energy(self, x, y, *, model):
+            return 100 * super().learning_energy(x, y, model=model)
+
+    assert said(Other(Net(), 4, optax.sgd(0.1), optax.sgd(1e-5))) == []
+
+
 def test_states_that_overflow_are_told_with_the_stable_rate():
     with pytest.warns(UserWarning, match="energy of the first batch is (nan|inf).*stable below"):
         pc(rate=1e10, T=40).train_step(X, Y)

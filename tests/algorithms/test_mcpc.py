@@ -201,6 +201,11 @@ def test_unconditional_generation_with_every_node_free():
     check(samples, mean, stationary("first_order", K, 1.0), KEPT * CHAINS / 4)
 
 
+def test_one_chain_is_enough():
+    algorithm = pxa.MCPC(Decoder(linear_net()), 1, pxa.langevin(GAMMA, seed=0))
+    assert {s.shape[:2] for s in algorithm.generate(n=1, samples=3)} == {(3, 1)}
+
+
 def test_sampling_leaves_no_trace():
     net, x, y = problem()
     algorithm = pxa.MCPC(model_of(net), 2)

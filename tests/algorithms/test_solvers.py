@@ -51,6 +51,19 @@ def test_euler_is_gradient_descent_step_by_step(kind, rng):
     assert record.steps == 8
 
 
+def test_no_time_is_no_step(rng):
+    net, x, y = problem(rng)
+    model = Network(net)
+    algorithm = pxa.PC(model, 0, pxa.Diffrax("Heun", dt0=0.1))
+    _, record = algorithm.infer(x, y)
+    assert record.steps == 0
+    start = [*net.forward(x)[:-1], y]
+    assert_close(states(model), start[1:], atol=1e-14)
+    np.testing.assert_allclose(
+        record.energies[0], pc.node_energies(net, start)[1:].mean(1), atol=1e-14
+    )
+
+
 def test_heun_is_that_of_the_oracle(rng):
     net, x, y = problem(rng)
     start = [*net.forward(x)[:-1], y]

@@ -29,6 +29,9 @@ def test_every_node_and_every_dependency_is_drawn():
     assert len(arrows) == 6
     curved = [a for a in arrows if a.get_connectionstyle().rad]
     assert len(curved) == 2  # h_1 to h_3, x to h_4
+    colours = {to_hex(arrow.get_edgecolor()) for arrow in curved}
+    assert len(colours) == 1
+    assert not colours & {to_hex(arrow.get_edgecolor()) for arrow in arrows if arrow not in curved}
     texts = {text.get_text() for text in figure.axes[0].texts}
     assert {"x", "vodes[0]", "vodes[3]", "(4,)  ce_energy"} <= texts
 

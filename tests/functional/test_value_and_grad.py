@@ -278,6 +278,15 @@ def test_a_mask_that_selects_only_empty_params_names_them():
         pxf.value_and_grad(pxu.M(State))(energy)(X, model=model)
 
 
+@pytest.mark.parametrize(("number", "end"), [(6, "model.states[5]. "), (7, "model.states[5]. ")])
+def test_six_empty_params_are_named_at_most(number, end):
+    model = px.Module()
+    model.states = [State() for _ in range(number)]
+    with pytest.raises(ValueError, match="have no value yet") as error:
+        pxf.value_and_grad(pxu.M(State))(lambda model: 0.0)(model=model)
+    assert end in str(error.value)
+
+
 def test_an_integer_param_is_an_error_that_names_it():
     match = "`model.count` is i32\\[\\]; only floating point params have gradients. Leave it out"
     with pytest.raises(TypeError, match=match):

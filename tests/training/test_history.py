@@ -134,6 +134,15 @@ def test_the_figure_has_a_panel_for_each_quantity(tmp_path):
     assert (tmp_path / "run.png").stat().st_size > 10_000
 
 
+@pytest.mark.parametrize(("vodes", "named"), [(8, range(8)), (9, (0, 8))])
+def test_of_many_vodes_the_first_and_the_last_are_named(vodes, named):
+    history = pxt.History()
+    history.add_batches(1, [{"energy": 1.0}], [np.ones((4, vodes))])
+    history.add_epoch({"energy": 1.0})
+    legend = history.plot().axes[-1].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == [f"vode {k}" for k in named]
+
+
 def test_a_plot_without_matplotlib_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r'pip install "pcx-networks\[examples\]"'):
