@@ -112,6 +112,8 @@ def test_figures_show_what_they_are_given(rng):
         "b score",
         "false positive rate",
     ]
+    chance = figure.axes[-1].lines[-1]
+    assert (list(chance.get_xdata()), list(chance.get_ydata())) == ([0, 1], [0, 1])
     labels = [line.get_label() for line in figure.axes[-1].lines]
     assert labels[:2] == ["energy (AUC 0.778)", "b (AUC 0.000)"]
     with pytest.raises(ValueError, match="no scores given"):

@@ -237,6 +237,14 @@ def test_what_is_learned_during_inference_is_added_up(rng):
     np.testing.assert_allclose(found.total_cosine, expected, rtol=1e-10)
 
 
+def test_the_steps_of_a_solver_are_not_counted(rng):
+    net, x, y = problem("after", rng)
+    algorithm = pxa.PC(Network(net), state_optim=pxa.Diffrax("Heun", T=1.0, dt0=0.1))
+    reach = pxan.regime(algorithm, x, y, samples=0).reach
+    assert [math.isnan(reach[name]) for name in LAYERS] == [True, True, False]
+    assert reach[LAYERS[-1]] == 0
+
+
 def test_nothing_is_changed(rng):
     net, x, y = problem("after", rng)
     algorithm = pxa.NudgedPC(Network(net), 1, alternate="batch", init="persistent")

@@ -1,12 +1,14 @@
 """Functions on trees of params."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import pytest
 
 import pcx as px
 import pcx.nn as pxnn
-from pcx.core import kwargs_path_str, named_params, path_str
+from pcx.core import describe, kwargs_path_str, named_params, path_str
 
 
 class A(px.Param):
@@ -120,3 +122,8 @@ def test_values_and_params_exclude_each_other():
         px.tree_inject(tree(), [1, 2, 3], params=[])
     with pytest.raises(ValueError, match=match):
         px.tree_inject(tree())
+
+
+@pytest.mark.parametrize("value", [SimpleNamespace(shape=(2,)), SimpleNamespace(dtype="int32")])
+def test_what_has_a_shape_alone_or_a_type_alone_is_no_array(value):
+    assert describe(value) == repr(value)

@@ -544,6 +544,24 @@ def test_the_table_has_the_papers_normalisation():
         assert pcx.data.NORMALIZATION[name] == (source.mean, source.std)
 
 
+def test_the_shapes_and_classes_are_those_of_the_official_files():
+    grey, colour, larger = (1, 28, 28), (3, 32, 32), (3, 64, 64)
+    expected = {
+        **dict.fromkeys(("mnist", "fashion-mnist", "kmnist", "notmnist"), (grey, 10)),
+        **dict.fromkeys(("cifar10", "svhn"), (colour, 10)),
+        "emnist-byclass": (grey, 62),
+        "emnist-bymerge": (grey, 47),
+        "emnist-balanced": (grey, 47),
+        "emnist-digits": (grey, 10),
+        "emnist-mnist": (grey, 10),
+        "digits": ((1, 8, 8), 10),
+        "cifar100": (colour, 100),
+        "tiny-imagenet": (larger, 200),
+    }
+    found = {name: (source.shape, source.classes) for name, source in pcx.data.DATASETS.items()}
+    assert {name: found[name] for name in expected} == expected
+
+
 @pytest.mark.parametrize("name", pcx.data.DATASETS)
 def test_every_set_of_the_table_has_a_reader_and_whole_checksums(tmp_path, name):
     source = pcx.data.DATASETS[name]
