@@ -269,12 +269,6 @@ class Plain:
         )
         if not mapped:
             raise Illegal("nothing is mapped")
-        shapes = {
-            i: None if v is None or self.is_key(i) else jnp.shape(v) for i, v in state.items()
-        }
-        for i, axis in axes.items():
-            if None not in (axis, shapes[i]) and shapes[i][axis : (axis + 1) or None] != (size,):
-                raise Meaningless("a swap between two calls brings a param of another shape")
         own = [i for i, a in axes.items() if i == -1 or (self.is_key(i) and a is not None)]
         given = dict(state)
         for i in own:
