@@ -269,6 +269,12 @@ class Plain:
         )
         if not mapped:
             raise Illegal("nothing is mapped")
+        for i, axis in axes.items():
+            if axis is None or state[i] is None or self.is_key(i):
+                continue
+            if jnp.shape(state[i])[axis : (axis + 1) or None] != (size,):
+                # another param, or one more, by what changed between two calls
+                raise Illegal("an axis that a param has not")
         own = [i for i, a in axes.items() if i == -1 or (self.is_key(i) and a is not None)]
         given = dict(state)
         for i in own:
