@@ -13,6 +13,7 @@ import pcx.models as pxm
 import pcx.nn as pxnn
 import pcx.predictive_coding as pxc
 import pcx.training as pxt
+from pcx.algorithms import _batch
 
 X = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
 Y = np.eye(3, dtype=np.float32)[np.arange(12) % 3]
@@ -32,6 +33,15 @@ class Foreign:
 
     def __array__(self, dtype=None, copy=None):
         return np.asarray(self.values, dtype)
+
+
+def test_further_arguments_have_the_name_of_the_last():
+    names = []
+    convert = lambda value, name: names.append(name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_batch, "converted", convert)
+        _batch.as_batches([Foreign([1.0])] * 3, ["x", "y"])
+    assert names == ["x", "y", "y"]
 
 
 def weights(algorithm):

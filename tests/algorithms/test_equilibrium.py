@@ -125,6 +125,17 @@ def test_one_gauss_newton_step_is_exact_on_a_linear_network(linear_solver):
     assert record.info["met"] == len(x)
 
 
+@pytest.mark.parametrize(("linear_solver", "exact"), [("direct", 1), ("auto", 1), ("cg", 0)])
+def test_few_outputs_are_solved_directly_unless_iterations_are_asked_for(linear_solver, exact):
+    rng = np.random.default_rng(0)
+    net = make_mlp(rng, [4, 8, 8, 3], "identity")
+    x, y = data(rng, net)
+    # one iteration of conjugate gradients is too few for three outputs
+    solver = pxa.GaussNewton(1e-9, linear=linear_solver, cg_steps=1)
+    _, record = inferred(net, x, y, solver, T=1)
+    assert record.info["met"] == exact * len(x)
+
+
 def test_anderson_with_a_full_window_solves_n_unknowns_in_n_and_one_evaluations():
     rng = np.random.default_rng(0)
     net = make_mlp(rng, [3, 5, 3, 2], "identity")

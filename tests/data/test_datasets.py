@@ -337,6 +337,12 @@ class TestCifar100:
         expected = (images[0, 0, 0] / 255 - [0.4914, 0.4822, 0.4465]) / [0.2023, 0.1994, 0.2010]
         np.testing.assert_allclose(data.x_test[0, :, 0, 0], expected, atol=1e-6)
 
+    def test_one_mean_and_deviation_will_do_for_all_channels(self, tmp_path):
+        images = write_cifar100(tmp_path / "cifar100")
+        data = load_cifar100(tmp_path, normalize="mnist")
+        expected = (images[0, 0, 0] / 255 - 0.5) / 0.5
+        np.testing.assert_allclose(data.x_test[0, :, 0, 0], expected, atol=1e-6)
+
     def test_names_of_the_classes_are_read_where_they_are_given(self, tmp_path):
         write_cifar100(tmp_path / "cifar100")
         (tmp_path / "cifar100/fine_label_names.txt").write_text("apple\naquarium_fish\n")
