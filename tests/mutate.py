@@ -104,7 +104,10 @@ class Mutator(ast.NodeTransformer):
 
     def visit_Return(self, node):
         self.generic_visit(node)
-        if node.value is not None and self._here(node, "return None"):
+        none = node.value is None or (
+            isinstance(node.value, ast.Constant) and node.value.value is None
+        )
+        if not none and self._here(node, "return None"):
             node.value = ast.Constant(None)
         return node
 

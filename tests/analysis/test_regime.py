@@ -288,6 +288,7 @@ def test_the_table_fits_in_eighty_columns():
     assert max(map(len, lines)) <= 80
     assert "NOT STABLE" in str(found)
     assert lines[-2].startswith("..." + "a" * 29)
+    assert len({*map(len, lines[-3:])}) == 1  # columns below their heads
 
 
 def test_a_model_with_batch_statistics_has_no_sample_alone(rng):

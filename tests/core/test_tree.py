@@ -116,6 +116,13 @@ def test_a_wrong_number_of_values_is_refused_before_anything_is_written(values, 
     assert px.tree_extract(t) == (1.0, 2.0, 3.0)
 
 
+@pytest.mark.parametrize(("number", "end"), [(8, "[7])"), (9, "[7], ...)")])
+def test_eight_paths_are_shown_at_most(number, end):
+    with pytest.raises(ValueError, match="tree_inject got 0 values") as error:
+        px.tree_inject([px.Param(0.0) for _ in range(number)], [])
+    assert f"[6], {end}" in str(error.value)
+
+
 def test_values_and_params_exclude_each_other():
     match = "takes either `values` or `params`, exactly one of them"
     with pytest.raises(ValueError, match=match):

@@ -116,6 +116,22 @@ def test_cifar100_in_every_official_form(tmp_path, layout, labels, train, classe
     np.testing.assert_allclose(data.x_test.reshape(2, 3072) * 255, rows(2, 1), atol=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["fine", "coarse"])
+def test_a_label_of_cifar100_beyond_the_last_class_is_refused(tmp_path, kind):
+    files = cifar100_binary()
+    images = np.frombuffer(files["cifar-100-binary/test.bin"], np.uint8).reshape(2, 3074).copy()
+    column, last = (0, 19) if kind == "coarse" else (1, 99)
+    images[0, column] = last
+    files["cifar-100-binary/test.bin"] = images.tobytes()
+    unpacked(tmp_path, files)
+    assert load_cifar100(tmp_path, labels=kind).y_test[0] == last
+    images[0, column] = last + 1
+    files["cifar-100-binary/test.bin"] = images.tobytes()
+    unpacked(tmp_path, files)
+    with pytest.raises(ValueError, match=r"test\.bin.*"):
+        load_cifar100(tmp_path, labels=kind)
+
+
 @pytest.mark.wrong_types
 def test_cifar100_has_two_kinds_of_labels(tmp_path):
     with pytest.raises(ValueError, match='labels=\'rough\'; pass "fine" or "coarse"'):
@@ -552,6 +568,7 @@ def test_the_shapes_and_classes_are_those_of_the_official_files():
         "emnist-byclass": (grey, 62),
         "emnist-bymerge": (grey, 47),
         "emnist-balanced": (grey, 47),
+        "emnist-letters": (grey, 26),
         "emnist-digits": (grey, 10),
         "emnist-mnist": (grey, 10),
         "digits": ((1, 8, 8), 10),

@@ -105,6 +105,21 @@ def test_a_tracked_transform_inside_one_that_compiles_is_refused(how):
     refused(how, lambda x: inner(x, net=net), match, net)
 
 
+@pytest.mark.parametrize("name", ["vmap", "value_and_grad", "scan", "cond", "checkpoint"])
+def test_so_is_every_other_one_that_only_reads(name):
+    net = Net()
+    read = lambda x, *, net: x * net.w
+    inner = {
+        "vmap": pxf.vmap(None, axis_size=2)(lambda *, net: net.w * 2.0),
+        "value_and_grad": pxf.value_and_grad(lambda p: p is net.w)(lambda *, net: net.w.get()),
+        "scan": pxf.scan(lambda _, *, net: ((), net.w * 2.0), length=1),
+        "cond": lambda *, net: pxf.cond(read, read)(True, 1.0, net=net),
+        "checkpoint": lambda *, net: pxf.checkpoint()(read)(1.0, net=net),
+    }[name]
+    match = rf"pxf\.{name}\(.*\) is called with params inside a transform of JAX's own .*constants"
+    refused("jit", lambda x: (inner(net=net), x)[1], match, net)
+
+
 @pytest.mark.parametrize("how", OTHERS)
 def test_a_tracked_transform_that_writes_or_draws_is_refused_in_the_others(how):
     net = Net()

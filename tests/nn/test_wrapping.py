@@ -407,3 +407,7 @@ def test_an_input_of_the_wrong_size_names_the_layer_and_what_it_got():
     assert caught.value.__notes__[-1:] == [
         "This happened in the Linear at `net.layers[1]`, called with f32[3]."
     ]
+
+
+def test_the_module_of_a_layer_is_true():
+    assert bool(pxnn.Linear(2, 2).nn) is True

@@ -137,7 +137,7 @@ def test_wrong_blocks_are_refused():
     with pytest.raises(ValueError, match=r"at least one layer; got n = 0"):
         pxc.Stack(block, 0)
     with pytest.raises(TypeError, match="builds a callable module"):
-        pxc.Stack(lambda: jax.nn.relu, 2)
+        pxc.Stack(lambda: jax.nn.relu, 1)
     sizes = iter([4, 5])
     with pytest.raises(ValueError, match="must be equal but for their numbers"):
         pxc.Stack(lambda: pxnn.Linear(4, next(sizes)), 2)

@@ -54,6 +54,9 @@ def test_the_vode_and_the_inference_step_are_named():
     assert raised.value.inference_step == 0
     assert raised.value.energies.shape == (3, 2)
     assert "Inference had done nothing yet" in str(raised.value)
+    # so another rate of the states would not help
+    assert "smaller learning rate for the states" not in str(raised.value)
+    assert "smaller learning rate for the weights" in str(raised.value)
 
 
 def test_without_diagnosis_the_params_are_looked_at():

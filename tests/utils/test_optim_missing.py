@@ -12,6 +12,17 @@ import pcx as px
 import pcx.functional as pxf
 import pcx.nn as pxnn
 import pcx.utils as pxu
+from pcx.utils._update import some
+
+
+@pytest.mark.parametrize(
+    ("number", "end"), [(6, "`p5`"), (7, "`p5` and 1 more"), (9, "`p5` and 3 more")]
+)
+def test_a_message_names_six_params_and_counts_the_others(number, end):
+    text = some([f"p{k}" for k in range(number)])
+    assert text == ", ".join(f"`p{k}`" for k in range(5)) + f", {end}"
+    assert some([]) == "none"
+
 
 # each treats the params independently of each other and of the number of the step
 SEPARATE = {
