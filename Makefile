@@ -67,6 +67,7 @@ tutorials: $(VENV)/.dev
 
 bench-smoke: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.run --smoke
+	$(BIN)/python -m benchmarks.accelerator --smoke
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -118,7 +118,8 @@ def test_recorded_energies_belong_to_their_batches():
     np.testing.assert_allclose(seen[0], seen[1], rtol=1e-6)
 
 
-def test_callbacks_hear_of_every_batch_after_its_call():
+@pytest.mark.parametrize("kind", [lambda batches: batches, list])
+def test_callbacks_hear_of_every_batch_after_its_call(kind):
     class Note(pxt.Callback):
         def __init__(self):
             self.rows = []
@@ -128,7 +129,7 @@ def test_callbacks_hear_of_every_batch_after_its_call():
             self.rows.append((trainer.step, batch, float(logs["energy"])))
 
     note = Note()
-    _, history = fit(LeastSquares(), shuffled(), 3, epochs=1, callbacks=[note])
+    _, history = fit(LeastSquares(), kind(shuffled()), 3, epochs=1, callbacks=[note])
     assert [batch for _, batch, _ in note.rows] == [1, 2, 3, 4, 5, 6, 7]
     # one, then three, then the other two full batches, then the rest
     assert [step for step, *_ in note.rows] == [1, 4, 4, 4, 6, 6, 7]
