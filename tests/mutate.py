@@ -227,7 +227,7 @@ def pytest(
         timeout=seconds,
         env={**os.environ, "PYTHONPATH": str(copy), **cache},
     )
-    failed = re.findall(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", done.stdout, re.MULTILINE)
+    failed = re.findall(r"^(?:FAILED|ERROR) (\S.*?)(?: - .*)?$", done.stdout, re.MULTILINE)
     return done.returncode, failed
 
 
