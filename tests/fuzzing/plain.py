@@ -181,7 +181,14 @@ class Plain:
 
     def choose(self, which, first, second):
         """`first` where `which` is true, else `second`: pairs of a result and a state."""
-        pick = lambda a, b: a if a is b else jnp.where(which, a, b)
+
+        def pick(a, b):
+            if a is b:
+                return a
+            if a is not None and b is not None and jnp.shape(a) != jnp.shape(b):
+                raise Illegal("other shapes from two branches")
+            return jnp.where(which, a, b)
+
         results = jax.tree.map(pick, first[0], second[0])
         return results, {i: pick(v, second[1][i]) for i, v in first[1].items()}
 

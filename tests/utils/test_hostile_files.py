@@ -4,6 +4,8 @@ import io
 import json
 import pickle
 import zipfile
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -14,6 +16,7 @@ import pcx.nn as pxnn
 import pcx.training as pxt
 import pcx.utils as pxu
 from pcx.core import named_params
+from pcx.utils import _files
 from tests.training.helpers import LeastSquares, regression
 
 
@@ -73,6 +76,19 @@ def write(path, entries):
 
 def values(owner):
     return {name: jax.tree.map(np.asarray, p.get()) for name, p in named_params(owner)}
+
+
+@pytest.mark.parametrize(("size", "refused"), [(2**31 // 100 + 1, False), (2**31 // 100, True)])
+def test_a_file_may_unpack_to_a_hundred_times_its_size(size, refused):
+    archive = SimpleNamespace(infolist=lambda: [SimpleNamespace(file_size=2**30)] * 2)
+    with pytest.raises(ValueError, match="never writes") if refused else nullcontext():
+        _files._check_size(archive, size)
+
+
+def test_arrays_of_objects_are_not_written(tmp_path):
+    with pytest.raises(ValueError, match="bject arrays"):
+        _files.write_arrays(tmp_path / "x.npz", {"a": np.array([object()])})
+    assert not (tmp_path / "x.npz").exists()
 
 
 def test_the_bomb_is_refused_before_it_is_unpacked(tmp_path):
