@@ -409,5 +409,7 @@ def test_an_input_of_the_wrong_size_names_the_layer_and_what_it_got():
     ]
 
 
-def test_the_module_of_a_layer_is_true():
-    assert bool(pxnn.Linear(2, 2).nn) is True
+def test_the_module_of_a_layer_is_true_and_equals_itself():
+    layer = pxnn.Linear(2, 2)
+    assert bool(layer.nn) is True
+    assert layer.nn == layer.nn
