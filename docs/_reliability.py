@@ -108,18 +108,29 @@ def search(records: list[dict[str, Any]]) -> str:
 def mutants(records: list[dict[str, Any]]) -> str:
     """Planted defects, those that survived by name."""
     outcomes: Counter[str] = Counter()
-    survived = []
+    survived: list[str] = []
+    every = [one for record in records for one in record["survived"]]
     for record in records:
         outcomes.update(record["outcomes"])
         date = record["machine"]["date"][:10]
         for s in record["survived"]:
             since = f"; noticed since by `{s['since']}`" if "since" in s else ""
-            since += f"; equivalent: {s['equivalent']}" if "equivalent" in s else ""
+            since += f"; changes no number: {s['equivalent']}" if "equivalent" in s else ""
             survived.append(f"- `{s['module']}`, {s['defect']} ({date}){since}")
-    left = len(survived)
-    found, late = outcomes["noticed"], outcomes.total() - outcomes["noticed"] - left
-    header = ["planted", "noticed", "survived", "share", "the tests did not end in time"]
-    row = [outcomes.total(), found, left, f"{100 * found / (found + left):.0f} %", late]
+    since, equal = (sum(key in s for s in every) for key in ("since", "equivalent"))
+    found, late = outcomes["noticed"], outcomes["out of time"]
+    left = len(every) - since - equal
+    header = [
+        "planted",
+        "noticed",
+        "noticed since",
+        "changes no number",
+        "not noticed",
+        "share noticed",
+    ]
+    share = f"{100 * (found + since) / (found + since + left):.0f} %"
+    row = [outcomes.total(), found, since, equal, left, share, late]
+    header.append("the tests did not end in time")
     text = table(header, [row])
     return text + ("\n\nSurvived:\n\n" + "\n".join(survived) if survived else "")
 

@@ -261,11 +261,15 @@ def test_the_page_of_faults_adds_the_records_up_and_names_what_was_wrong():
 def test_the_share_of_planted_defects_that_were_noticed_counts_the_survivors():
     survivor = {"module": "pcx/a.py", "defect": "line 3: < -> <=", "since": "test_a"}
     equal = {"module": "pcx/b.py", "defect": "line 4: 1 -> 2", "equivalent": "any number will do"}
-    outcomes = {"noticed": 6, "out of time": 1, "SURVIVED": 2}
-    record = {"outcomes": outcomes, "survived": [survivor, equal]}
+    alive = {"module": "pcx/c.py", "defect": "line 5: + -> -"}
+    outcomes = {"noticed": 6, "out of time": 1, "SURVIVED": 3}
+    record = {"outcomes": outcomes, "survived": [survivor, equal, alive]}
     text = reliability.mutants([record | {"machine": {"date": "2026-01-31T10:00:00"}}])
-    assert "| 9 | 6 | 2 | 75 % | 1 |" in text
-    assert "- `pcx/b.py`, line 4: 1 -> 2 (2026-01-31); equivalent: any number will do" in text
+    # 7 of 8: the defect that changes nothing does not count, nor the one without an end
+    assert "| 10 | 6 | 1 | 1 | 1 | 88 % | 1 |" in text
+    assert (
+        "- `pcx/b.py`, line 4: 1 -> 2 (2026-01-31); changes no number: any number will do" in text
+    )
     assert "- `pcx/a.py`, line 3: < -> <= (2026-01-31); noticed since by `test_a`" in text
 
 
