@@ -221,5 +221,5 @@ def _cosine(a: Arrays, b: Arrays) -> jax.Array:
 
 
 def _over(a: jax.Array, b: jax.Array, otherwise: float) -> jax.Array:
-    """a / b, or something else where b is 0."""
-    return jnp.where(b > 0, a / jnp.where(b > 0, b, 1), otherwise)
+    """a / b, or something else where b is 0; nan stays nan."""
+    return jnp.where(b == 0, otherwise, a / jnp.where(b == 0, 1, b))

@@ -237,6 +237,32 @@ def test_what_is_learned_during_inference_is_added_up(rng):
     np.testing.assert_allclose(found.total_cosine, expected, rtol=1e-10)
 
 
+class Feedback(pxc.EnergyModule):
+    """The first prediction reads the state of the second node: states do not follow from errors."""
+
+    def __init__(self):
+        self.layers = [pxnn.Linear(4, 3), pxnn.Linear(3, 3), pxnn.Linear(3, 2)]
+        self.vodes = [pxc.Vode((3,)), pxc.Vode((3,)), pxc.Vode((2,))]
+        self.vodes[-1].h.frozen = True
+
+    def __call__(self, x, y=None):
+        above = self.vodes[1].h.get()
+        h = self.vodes[0](self.layers[0](x) + (0.0 if above is None else 0.1 * above))
+        u = self.layers[2](self.vodes[1](jnp.tanh(self.layers[1](h))))
+        self.vodes[2](u)
+        if y is not None:
+            self.vodes[2].set("h", y)
+        return u
+
+
+def test_where_states_do_not_follow_from_errors_only_the_relaxed_fraction_is_unknown(rng):
+    x, y = rng.normal(size=(5, 4)), np.eye(2)[[0, 1, 1, 0, 1]]
+    found = pxan.regime(pxa.PC(Feedback(), 4, optax.sgd(0.1)), x, y, samples=0)
+    assert math.isnan(found.relaxed_fraction)
+    assert 0 < found.gradient_ratio < 1
+    assert found.stable
+
+
 def test_the_steps_of_a_solver_are_not_counted(rng):
     net, x, y = problem("after", rng)
     algorithm = pxa.PC(Network(net), state_optim=pxa.Diffrax("Heun", T=1.0, dt0=0.1))

@@ -9,6 +9,7 @@ import pytest
 from tqdm import tqdm
 
 import pcx.training as pxt
+from pcx.training import _progress
 from tests.training.helpers import LeastSquares, regression
 
 
@@ -250,3 +251,29 @@ def test_bars_are_closed_after_an_error(capsys):
         pxt.Trainer(Failing(), [progress]).fit([regression()], 1)
     assert progress._batches is None
     assert progress._epochs is None
+
+
+@pytest.mark.parametrize("width", [30, 48, 200])
+def test_a_line_that_does_not_fit_the_terminal_goes_on_below(width, monkeypatch, capsys):
+    monkeypatch.setattr(_progress, "_columns", lambda: width)
+    logs = {
+        "val_accuracy": 0.5,
+        "val_energy": 1.25,
+        "val_top5": 0.75,
+        "accuracy": 0.25,
+        "energy": 2.5,
+    }
+    _progress.write_line("epoch 1/9", logs, "3.0 s", True)
+    text = capsys.readouterr().out
+    lines = text.rstrip("\n").split("\n")
+    assert max(map(len, lines)) <= width
+    assert (len(lines) == 1) == (width == 200)
+    for part in (
+        "epoch 1/9",
+        "val_accuracy 50.00%",
+        "val_top5",
+        "accuracy 25.00%",
+        "energy 2.5",
+        "3.0 s",
+    ):
+        assert part in text
