@@ -230,7 +230,7 @@ def run(name, seed, data, arguments):
         notes.append(f"{arguments.train} training images")
         options += f" --train {arguments.train}"
     if epochs < EPOCHS[arguments.dataset]:
-        notes.append(f"{epochs} epochs")
+        notes.append("1 epoch" if epochs == 1 else f"{epochs} epochs")
     if arguments.compute_dtype != "float32":
         notes.append(f"layers in {arguments.compute_dtype}")
         options += f" --compute-dtype {arguments.compute_dtype}"

@@ -147,7 +147,7 @@ def test_what_a_search_finds_can_be_trained(tune, monkeypatch, tmp_path):
     compare_algorithms.main()
     (path,) = (tmp_path / "out/records").glob("*.json")
     record = json.loads(path.read_text())
-    assert record["note"] == "settings of digits-pn-e2-s0"
+    assert record["note"] == "settings of digits-pn-e2-s0, 1 epoch"
     own = found["algorithms"]["PN"]
     assert {name: record["settings"][name] for name in own} == own
 
