@@ -171,7 +171,6 @@ def main() -> None:
     parser.add_argument("--depths", nargs="+", type=int, default=list(DEPTHS))
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--block-ms", type=float, default=60)
-    parser.add_argument("--lock", help="a file; nothing is measured while somebody else locks it")
     parser.add_argument("--smoke", action="store_true", help="small sizes, no record")
     parser.add_argument("--out", type=Path, help="where the record goes")
     arguments = parser.parse_args()
@@ -184,7 +183,7 @@ def main() -> None:
     record: dict = {"machine": machine.describe(), "batch": batch, "T": T, "width": width}
     keys = {"table4": arguments.cases, "depth": arguments.depths}
     with tempfile.NamedTemporaryFile() as file:
-        timed = (arguments.rounds, arguments.block_ms / 1e3, arguments.lock or file.name)
+        timed = (arguments.rounds, arguments.block_ms / 1e3, file.name)
         for section in arguments.sections:
             record[section] = {}
             for key, programs in in_turn(section, keys[section], batch, width, *timed):

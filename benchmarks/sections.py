@@ -140,5 +140,7 @@ def sections(results: Path) -> str:
                     f" Load average {record['machine']['load_average']:.0f}: other programs ran "
                     "beside it, so that only ratios mean something."
                 )
+            if "note" in record:
+                measured += f" {record['note']}"
             parts += [f"## {title}", text, render(record), measured]
     return "\n\n".join(parts)

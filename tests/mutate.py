@@ -181,7 +181,7 @@ class Ran:
             files[test.partition("::")[0]].append(test)
         chosen, total = [], 0.0
         # a file at a time, for its tests share what they compile
-        for file in sorted(files, key=lambda f: max(self.seconds[t] for t in files[f][:1])):
+        for file in sorted(files, key=lambda f: self.seconds[files[f][0]]):
             for test in files[file]:
                 if total + self.seconds[test] <= most:
                     chosen.append(test)

@@ -124,12 +124,13 @@ class Structure:
             return
         before = dict(zip(self.key_paths(), self.slots, strict=True))
         new = [path for path in new if before.get(path, 0) >= 0]
+        if not new:
+            return
         for path, slot in before.items():
-            if slot <= 0 or path in kept:
-                continue
             # the largest part of the arguments that has none of its params left
-            size = next(n for n in range(1, len(path) + 1) if all(k[:n] != path[:n] for k in kept))
-            if any(other[:size] == path[:size] for other in new):
+            sizes = range(1, len(path) + 1) if slot > 0 else ()
+            size = next((n for n in sizes if all(k[:n] != path[:n] for k in kept)), None)
+            if size and any(other[:size] == path[:size] for other in new):
                 part, param = map(core.kwargs_path_str, (path[:size], path))
                 raise RuntimeError(REPLACED.format(title=name, part=part, param=param))
 

@@ -330,6 +330,18 @@ def test_other_changes_of_attributes_are_allowed_and_stay_inside():
     assert len(model.vodes) == 2
 
 
+def test_a_param_that_is_put_into_a_list_beside_something_new_stays_inside():
+    model = Net()
+    before = model.w
+
+    def f(x, *, model):
+        model.w, model.new = [model.w], px.Param(x)
+        return (model.w[0] * x).sum()
+
+    assert float(pxf.jit()(f)(2.0, model=model)) == 4.0
+    assert model.w is before
+
+
 def test_raw_transforms_of_jax_leave_params_alone():
     w = px.Param(jnp.ones(2))
     out = jax.jit(lambda p: (p.set(p * 2), p * 1)[1])(w)
