@@ -20,8 +20,9 @@ PIP := -m pip install --quiet --disable-pip-version-check
 # Shapes and types in the annotations can be checked at run time while the tests run (`make test-typed`).
 TYPECHECK := --jaxtyping-packages=pcx,conftest.beartyped
 PYTEST := $(BIN)/python -m pytest
-# The tests of one file share compiled functions, so a file stays in one process.
-PARALLEL ?= -n auto --dist loadfile
+# The tests of one file share compiled functions, so a file stays in one process. A test that hangs ends its
+# process (see pyproject.toml) and is tried once more.
+PARALLEL ?= -n auto --dist loadfile --max-worker-restart 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test coverage test-typed test-slow test-oldest tutorials bench-smoke lint format types docs \
@@ -53,7 +54,7 @@ test-typed: $(VENV)/.dev
 	$(PYTEST) $(PARALLEL) $(TYPECHECK)
 
 test-slow: $(VENV)/.dev
-	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(PYTEST) $(PARALLEL) -m slow
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(PYTEST) $(PARALLEL) -m slow -o faulthandler_timeout=1800
 
 # without docs, oracles, data and benchmarks, which no version of JAX changes; and without doctests, conformance,
 # analyses and examples, which call only what the others test: with them it took 19 minutes
@@ -63,7 +64,8 @@ test-oldest: $(OLDEST)/.test
 		--ignore=tests/conformance --ignore=tests/training/test_examples.py
 
 tutorials: $(VENV)/.dev
-	$(PYTEST) -n auto tests/test_tutorials.py -m tutorials --durations=0 --durations-min=1
+	$(PYTEST) -n auto tests/test_tutorials.py -m tutorials --durations=0 --durations-min=1 \
+		-o faulthandler_timeout=1800
 
 bench-smoke: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.run --smoke
