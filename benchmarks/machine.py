@@ -1,5 +1,6 @@
 """Where and on what a record was made."""
 
+import contextlib
 import datetime
 import json
 import os
@@ -63,7 +64,17 @@ def write_record(record: dict, kind: str, out: Path | None = None) -> Path:
         out: another file name.
     """
     stamp = record["machine"]["date"][:19].replace("-", "").replace(":", "")
-    path = out or REPOSITORY / "benchmarks" / "results" / kind / f"{stamp}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    return path
+    folder = REPOSITORY / "benchmarks" / "results" / kind
+    text = json.dumps(record, indent=1) + "\n"
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text)
+        return out
+    folder.mkdir(parents=True, exist_ok=True)
+    # another process may write one in the same second
+    for suffix in ("", *(f"-{n}" for n in range(2, 100))):
+        path = folder / f"{stamp}{suffix}.json"
+        with contextlib.suppress(FileExistsError), path.open("x") as file:
+            file.write(text)
+            return path
+    raise FileExistsError(f"{folder} holds a hundred records of {stamp}")

@@ -147,6 +147,18 @@ def test_anderson_with_a_full_window_solves_n_unknowns_in_n_and_one_evaluations(
     assert relative(states(plain.model), wanted[1:]) > 1e-3
 
 
+def test_anderson_learns_nothing_from_a_first_slope_that_is_computed_again():
+    anderson = pxa.Anderson(rate=0.25)
+    h, noise = jnp.zeros((1, 4)), jnp.array([[1.0, -1.0, 1.0, -1.0]])
+    slope = jnp.array([[2.0, 1.0, 0.5, 3.0]])
+    again = slope + 4 * float(jnp.finfo(h.dtype).eps) * noise
+    assert not np.array_equal(again, slope)
+    moved, past = anderson.advance(None, h, again, anderson.start(None, h, slope))
+    # the plain step: a difference that is rounding has a direction, and it means nothing
+    np.testing.assert_allclose(moved, -0.25 * slope, rtol=1e-5)
+    assert not np.any(past.df)
+
+
 @pytest.mark.parametrize("solver", [pxa.GaussNewton(1e-3, "cg"), pxa.Anderson(1e-3, 0.2)])
 def test_a_sample_ends_as_it_does_alone_and_those_that_met_the_tolerance_are_counted(solver):
     net, x, y = problem("after", batch=4)

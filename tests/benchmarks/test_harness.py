@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import cases, measure, overhead, report, run, scaling, tables, timing
+from benchmarks import cases, machine, measure, overhead, report, run, scaling, tables, timing
 from benchmarks.machine import describe
 from benchmarks.peers import PEERS, Peer, environment
 from benchmarks.process import REPOSITORY, Worker, WorkerFailed
@@ -315,6 +315,20 @@ def test_the_command_line_refuses_what_does_not_exist(capsys):
 def test_nothing_here_reads_what_is_outside_the_repository():
     for path in (REPOSITORY / "benchmarks").glob("**/*.py"):
         assert "shared/" not in path.read_text(), path
+
+
+def test_records_of_one_second_do_not_overwrite_each_other(monkeypatch, tmp_path):
+    monkeypatch.setattr(machine, "REPOSITORY", tmp_path)
+    machine_then = {"date": "2026-01-31T10:00:00+00:00"}
+    paths = [machine.write_record({"machine": machine_then, "n": n}, "kind") for n in range(3)]
+    assert [path.name for path in paths] == [
+        "20260131T100000.json",
+        "20260131T100000-2.json",
+        "20260131T100000-3.json",
+    ]
+    assert [json.loads(path.read_text())["n"] for path in paths] == [0, 1, 2]
+    again = machine.write_record({"machine": machine_then}, "kind", tmp_path / "own" / "a.json")
+    assert again == machine.write_record({"machine": machine_then}, "kind", again)
 
 
 def test_the_peers_are_kept_outside_of_the_repository(monkeypatch, tmp_path):

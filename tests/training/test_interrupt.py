@@ -193,6 +193,21 @@ def test_a_step_is_finished_before_an_interrupt_is_obeyed():
     assert len(trainer.history.batch["energy"]) == 3
 
 
+def test_what_hears_of_the_last_batches_of_an_epoch_is_finished_too():
+    heard = []
+
+    class Note(pxt.Callback):
+        def on_log(self, trainer, batch, logs):
+            signal.raise_signal(signal.SIGINT)
+            heard.append(batch)
+
+    trainer = pxt.Trainer(LeastSquares(), [Note()], progress=False, log_every=100)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(batches(), 3)
+    assert heard == [4]
+    assert len(trainer.history.batch["energy"]) == 4
+
+
 def test_a_second_interrupt_is_obeyed_at_once_if_the_first_did_nothing(monkeypatch):
     class Hanging(LeastSquares):
         def train_step(self, x, y):
