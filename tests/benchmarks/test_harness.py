@@ -8,7 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import cases, machine, measure, overhead, report, run, scaling, tables, timing
+from benchmarks import cases, measure, overhead, report, run, scaling, tables, timing
+from benchmarks import machine as machines
 from benchmarks.machine import describe
 from benchmarks.peers import PEERS, Peer, environment
 from benchmarks.process import REPOSITORY, Worker, WorkerFailed
@@ -318,17 +319,19 @@ def test_nothing_here_reads_what_is_outside_the_repository():
 
 
 def test_records_of_one_second_do_not_overwrite_each_other(monkeypatch, tmp_path):
-    monkeypatch.setattr(machine, "REPOSITORY", tmp_path)
-    machine_then = {"date": "2026-01-31T10:00:00+00:00"}
-    paths = [machine.write_record({"machine": machine_then, "n": n}, "kind") for n in range(3)]
+    monkeypatch.setattr(machines, "REPOSITORY", tmp_path)
+    then = {"machine": machine("2026-01-31T10:00:00+00:00")}
+    paths = [machines.write_record(then | {"n": n}, "kind") for n in range(3)]
     assert [path.name for path in paths] == [
         "20260131T100000.json",
         "20260131T100000-2.json",
         "20260131T100000-3.json",
     ]
     assert [json.loads(path.read_text())["n"] for path in paths] == [0, 1, 2]
-    again = machine.write_record({"machine": machine_then}, "kind", tmp_path / "own" / "a.json")
-    assert again == machine.write_record({"machine": machine_then}, "kind", again)
+    own = tmp_path / "own" / "a.json"
+    for n in (1, 2):
+        assert machines.write_record(then | {"n": n}, "kind", own) == own
+        assert json.loads(own.read_text())["n"] == n
 
 
 def test_the_peers_are_kept_outside_of_the_repository(monkeypatch, tmp_path):
