@@ -38,7 +38,8 @@ def describe() -> dict:
     import jax
 
     packages = ("jax", "jaxlib", "optax", "equinox", "numpy")
-    changed = git("status", "--porcelain", "--", "pcx", "benchmarks")
+    code = ("pcx", "benchmarks", ":!benchmarks/results")
+    changed = git("status", "--porcelain", "--", *code)
     return {
         "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0))

@@ -35,6 +35,7 @@ and, optionally,
       "paper": "2.53 ± 0.17"          a published value to compare with; not needed for Table 1
       "regime": {...}                 `pxan.regime(...)._asdict()` after training
       "relative_time": 1.6            time of an epoch over that of back-propagation in the same run
+      "peak_memory_mib": 812          the largest memory of the process, in MiB
 
 Runs that differ only in their seed are one row, mean ± standard deviation; of two runs of one seed
 the newer counts. `write_record(record, folder)` checks and writes one.
@@ -52,6 +53,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 import _analyses
+import _costs
 import _curves
 import _reliability
 from _analyses import table
@@ -83,6 +85,7 @@ OPTIONAL: dict[str, type | tuple[type, ...]] = {
     "paper": (int, float, str),
     "regime": dict,
     "relative_time": (int, float),
+    "peak_memory_mib": (int, float),
 }
 
 # Pinchetti et al., "Benchmarking predictive coding networks - made simple", Table 1: test accuracy
@@ -324,7 +327,14 @@ def results_page(records: list[dict[str, Any]]) -> str:
         parts.append(f"No record yet of these cases of Table 1: {'; '.join(missing)}.")
     deep = {case: DEPTH.fullmatch(case[0]) for case in measured}
     cases = [case for case in paper if case in measured]
-    for case in cases + sorted(c for c in measured if c not in paper and not deep[c]):
+    cases += sorted(c for c in measured if c not in paper and not deep[c])
+    of_case = lambda case: [record for row in measured[case] for record in row.records]
+    titled = [(title(case), of_case(case)) for case in cases]
+    for study in sorted({f"Depth, {case[1]}" for case in measured if deep[case]}):
+        inner = [case for case in measured if deep[case] and study == f"Depth, {case[1]}"]
+        titled.append((study, [record for case in inner for record in of_case(case)]))
+    parts += _costs.section(titled)
+    for case in cases:
         parts += [f"## {title(case)}", *about(case), *picture(case, measured[case])]
         parts.append(case_table(measured[case], paper.get(case)))
         parts += [f'??? note "How {title(case)} was run"\n\n' + provenance(measured[case])]

@@ -281,8 +281,18 @@ def command(arguments, *names):
     return " ".join(words)
 
 
+def peak_memory():
+    """The largest memory of this process so far in MiB, as a field of a record; none where it is not known."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return {}
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"peak_memory_mib": round(most / (2**20 if sys.platform == "darwin" else 2**10))}
+
+
 def _write(folder, record, note):
-    record |= provenance()
+    record |= peak_memory() | provenance()
     if note:
         record["note"] = note
     folder = Path(folder)

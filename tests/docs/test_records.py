@@ -287,3 +287,32 @@ def test_a_long_run_that_was_not_flat_stays_on_the_page_beside_the_longest():
     text = reliability.long_run(records)
     assert "| steps | 900 | yes | 100 → 100 | 0 | 2026-02-28 |" in text
     assert "| steps | 50 | no | 100 → 180 | 2 | 2026-01-31 |" in text
+
+
+def test_one_command_makes_a_table_and_its_rows_are_added_up():
+    command = "python train.py --algorithms {} --epochs 25 --seeds 0 1 --width 2"
+    rows = [
+        record(algorithm=name, seconds=seconds, command=command.format(f"'{name}'"))
+        for name, seconds in (("PC-SE", 90.0), ("BP, too", 60.0))
+    ]
+    rows[0]["peak_memory_mib"] = 2560
+    rows += [
+        # another seed, another protocol, other hardware
+        rows[0] | {"seed": 1, "seconds": 1000.0},
+        rows[0] | {"note": "half of the data", "seconds": 2000.0, "command": "python other.py"},
+        rows[0] | {"hardware": "NVIDIA H200", "algorithm": "iPC", "seconds": 3000.0},
+        # one run that measured two things
+        *(
+            record(experiment="memory", algorithm=a, seconds=30.0, command="python memory.py")
+            for a in ("noise", "mask")
+        ),
+    ]
+    page = generate.results_page(rows)
+    assert row_of(page, "MLP, MNIST")[1:] == [
+        "`python train.py --epochs 25 --width 2`",
+        "2 min",
+        "2.5 GiB",
+    ]
+    assert row_of(page, "memory, MNIST")[1:] == ["`python memory.py`", "30 s", "–"]
+    assert "On 2-core CPU, one seed" in page
+    assert "One command" not in generate.results_page([record()])

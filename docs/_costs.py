@@ -1,0 +1,60 @@
+"""What the tables of docs/results.md cost on a CPU: one command for each, its time and its memory."""
+
+import re
+from typing import Any
+
+from _analyses import table
+
+COSTS = """## One command for each table
+
+On {hardware}, one seed, all rows that keep to the protocol of the table; *time* is that of training and testing,
+from the records, *memory* the largest that a process needed, where it was measured. `DIR` is the folder with the
+data: 12 MB for MNIST, 31 MB for Fashion-MNIST, 170 MB for CIFAR-10, 250 MB for Tiny ImageNet
+([how to get them](howto/data.md)). What a command writes, records and figures, is less than 2 MB. `--seeds` and
+`--algorithms` (`--methods`, `--depths`) run more or fewer of the rows."""
+
+# what chooses rows of a table
+ROWS = re.compile(
+    r""" --(?:algorithms|methods|seeds|depths|dynamics)(?: (?:"[^"]*"|'[^']*'|(?!--)\S+))+"""
+)
+
+
+def section(titled: list[tuple[str, list[dict[str, Any]]]]) -> list[str]:
+    """The section, from the title and the records of each table; none without a record from a CPU.
+
+    Rows that one run measured together have one time, which counts once.
+    """
+    lines, hardware = [], set()
+    for title, records in titled:
+        own = [r for r in records if "CPU" in r["hardware"] and "seconds" in r]
+        # the rows with the protocol of the table, or of a smaller one if there is no other
+        notes = sorted({r.get("note", "") for r in own}, key=lambda n: (n != "", n))
+        own = [r for r in own if r.get("note", "") == notes[0]]
+        if not own:
+            continue
+        seed = min(r["seed"] for r in own)
+        first = [r for r in own if r["seed"] == seed]
+        newest = {r["algorithm"]: r for r in sorted(first, key=lambda r: r["date"])}
+        times = {(r["command"], r["seconds"]) for r in newest.values()}
+        memory = max((r["peak_memory_mib"] for r in own if "peak_memory_mib" in r), default=None)
+        command = min((ROWS.sub("", command) for command, _ in times), key=len)
+        if any(f"`{command}`" in line for line in lines):
+            continue  # another metric of the same runs
+        hardware |= {r["hardware"] for r in newest.values()}
+        lines.append(
+            [
+                title + (f" ({notes[0]})" if notes[0] else ""),
+                f"`{command}`",
+                duration(sum(seconds for _, seconds in times)),
+                "–" if memory is None else f"{memory / 1024:.1f} GiB",
+            ]
+        )
+    if not lines:
+        return []
+    text = COSTS.format(hardware=" and ".join(sorted(hardware)))
+    return [text, table(["table", "command", "time", "memory"], lines)]
+
+
+def duration(seconds: float) -> str:
+    """`5 min`, or `40 s` below two minutes."""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
