@@ -33,7 +33,8 @@ class Case:
     """A training step of predictive coding: forward init, T state steps, one weight step.
 
     States descend by SGD with momentum on the energy summed over the batch; weights by AdamW on the
-    energy averaged over it. `loss` is the energy of the output node: "se" or "ce".
+    energy averaged over it. `loss` is the energy of the output node: "se" or "ce"; `act` the
+    activation of all layers but the last, "leaky_relu" or "sigmoid".
     """
 
     name: str
@@ -46,6 +47,7 @@ class Case:
     weight_lr: float = 1e-3
     loss: str = "se"
     seed: int = 0
+    act: str = "leaky_relu"
 
     @property
     def is_dense(self) -> bool:
@@ -94,6 +96,38 @@ class Case:
                     ((layer.out, inner[0], layer.kernel, layer.kernel), (layer.out, 1, 1))
                 )
         return shapes
+
+    def products(self) -> list[int]:
+        """Multiplications of each layer for one sample: in * out, of a convolution at every place."""
+        counts = []
+        inner = self.input_shape
+        for layer, (weight, _), shape in zip(
+            self.layers, self.weight_shapes(), self.state_shapes(), strict=True
+        ):
+            places = 1
+            if layer.kind == "conv":
+                side = (inner[-1] + 2 * layer.padding - layer.kernel) // layer.stride + 1
+                places = side**2
+            counts.append(math.prod(weight) * places)
+            inner = shape
+        return counts
+
+    def flops(self, rule: str) -> int | None:
+        """Operations in matrix products (a product and a sum are two) that a training step needs.
+
+        Predictive coding ("pc") with every layer at every step: a prediction of each layer at the start, T
+        times the error sent back through every layer but the first, T predictions from states that have moved,
+        and the gradient of each weight; what the input alone decides is computed once. Back-propagation ("bp"):
+        forward, back, gradients. None for another rule.
+        """
+        first, *others = self.products()
+        if rule == "pc":
+            products = 2 * first + (2 * self.T + 2) * sum(others)
+        elif rule == "bp":
+            products = 2 * first + 3 * sum(others)
+        else:
+            return None
+        return 2 * self.batch * products
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
@@ -166,6 +200,8 @@ CASES: dict[str, Case] = {
         mlp("mlp", [784, 128, 128, 128, 10], 128),
         mlp("deep", [64] + [64] * 16 + [10], 32),
         mlp("wide-deep", [512] + [512] * 16 + [10], 256),
+        # what Deepity's authors compare libraries on
+        mlp("sigmoid-t20", [784, 512, 512, 10], 250, T=20, act="sigmoid"),
         vgg("vgg5-t5", *VGG5, T=5),
         vgg("vgg5-t7", *VGG5, T=7),
         vgg("vgg5-ce", *VGG5, T=8, loss="ce"),

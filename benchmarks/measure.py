@@ -14,9 +14,11 @@ from benchmarks.peers import PEERS
 from benchmarks.peers.environment import NotInstalled, ensure, link_package
 from benchmarks.process import Worker, WorkerFailed
 from benchmarks.programs import PROGRAMS
+from benchmarks.programs.matrix_product import FLOPS
 
 # The floor of a comparison is the faster of the hand-written programs that do the full work.
 FLOORS = {"pc": ("hand-scan", "hand-unroll"), "bp": ("hand-bp",), "ep": ("hand-ep",)}
+PRODUCT = "matrix-product"
 HELLO_FIELDS = (
     "make_s",
     "first_call_s",
@@ -43,15 +45,16 @@ def why_not(name: str, case: Case) -> str | None:
 
 
 def place(name: str, peers_root: Path, torch_spec: str) -> dict:
-    """Where a program runs: here, or in the peer's own environment."""
+    """Where and how a program runs: here, or in the peer's own environment."""
     if name not in PEERS:
         return {}
     python = ensure(PEERS[name], peers_root, torch_spec)
-    return {"python": python, "folder": link_package(peers_root)}
+    variables = PEERS[name].variables
+    return {"python": python, "folder": link_package(peers_root), "variables": variables}
 
 
 def update_of(worker: Worker, case: Case) -> list[np.ndarray] | None:
-    """How the first steps have changed every weight matrix."""
+    """How the first steps have changed every weight matrix; None where the program does not say."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.npz"
         if not worker.ask(f"weights {path}")["saved"]:
@@ -126,6 +129,7 @@ def measure_case(
         }
         programs[name].pop("count_ms")
     add_ratios(programs, times, updates, expected)
+    add_shares(programs, times, case)
     return {"spec": dataclasses.asdict(case), "programs": programs}
 
 
@@ -153,3 +157,14 @@ def add_ratios(programs: dict, times: dict, updates: dict, expected: dict) -> No
             programs[pc]["over_bp"] = timing.ratios({pc: times[pc], bp: times[bp]}, bp)[
                 pc
             ]._asdict()
+
+
+def add_shares(programs: dict, times: dict, case: Case) -> None:
+    """Which share of the machine's rate of matrix products a program reaches, in the same rounds."""
+    if PRODUCT not in times:
+        return
+    for name, summary in timing.ratios(times, PRODUCT).items():
+        flops = case.flops(entry_of(name).learns_by)
+        if flops is not None:
+            programs[name]["share"] = flops / FLOPS / summary.median
+    programs[PRODUCT]["gflops"] = FLOPS / programs[PRODUCT]["median_ms"] / 1e6

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.cases import Case
@@ -36,6 +37,7 @@ class Worker:
         case: Case,
         python: str | Path = sys.executable,
         folder: Path = REPOSITORY,
+        variables: Mapping[str, str] | None = None,
         start_timeout_s: float = 900,
     ):
         self.program = program
@@ -55,7 +57,7 @@ class Worker:
             stderr=self.stderr,
             text=True,
             cwd=folder,
-            env=environment(),
+            env=environment(**(variables or {})),
         )
         self.lines: queue.Queue[str | None] = queue.Queue()
         self.reader = threading.Thread(target=self._read, daemon=True)

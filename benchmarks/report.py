@@ -11,7 +11,7 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks import tables
+from benchmarks import measure, tables
 from benchmarks.peers import PEERS
 from benchmarks.programs import PROGRAMS
 from benchmarks.sections import sections
@@ -33,8 +33,11 @@ JAX programs that do the full work (`hand-scan`, `hand-unroll`); back-propagatio
 difference between a program's weight change after two steps and the hand-written program's (a
 peer's is compared in the peer's own environment), relative to the latter: below 1e-2 is float
 rounding, which AdamW's first steps amplify where a gradient is close to zero; more is another
-computation. *First call* is tracing, compiling and running one step. A program with a date comes
-from an older run, with the ratios of that run.
+computation. *First call* is tracing, compiling and running one step. *Share of the product rate* is the time
+that the case's matrix products would take at the rate at which two large matrices are multiplied in
+the same rounds, over the time of a step: the limit is 100 % for a program that computes every layer at
+every step, and what leaves some out can be above it. A program with a date comes from an older
+run, with the ratios of that run.
 """
 
 
@@ -72,7 +75,9 @@ def device_title(machine: dict) -> str:
 def newer_case(old: dict | None, case: dict, machine: dict) -> dict:
     """A measured case, with the programs that only an older run had; these have a "date"."""
     programs = dict(case["programs"])
-    if old is not None and old["spec"] == case["spec"]:
+    # records from before cases had an activation
+    spec = lambda case: {"act": "leaky_relu"} | case["spec"]
+    if old is not None and spec(old) == spec(case):
         date = old["machine"]["date"][:10]
         for name, program in old["programs"].items():
             programs.setdefault(name, {"date": date, **program})
@@ -142,7 +147,7 @@ def page(records: list[dict], plots: dict[str, str] | None = None, more: str = "
     """The whole page as Markdown; `more`: what stands at its end."""
     devices = merge(records)
     names = {n for m in devices.values() for c in m["cases"].values() for n in c["programs"]}
-    known = [name for name in (*PROGRAMS, *PEERS) if name in names]
+    known = [name for name in (*PROGRAMS, *PEERS) if name in names and name != measure.PRODUCT]
     parts = [PREAMBLE.rstrip()]
     if known:
         parts.append(program_list(known))

@@ -20,6 +20,12 @@ def number(value: float | None, unit: str = "") -> str:
     return f"{value:,.{max(digits, 0)}f}{unit}"
 
 
+def percent(value: float | None) -> str:
+    return (
+        "–" if value is None else f"{100 * value:.1f} %" if value < 0.1 else f"{100 * value:.0f} %"
+    )
+
+
 def small(value: float | None) -> str:
     return "–" if value is None else f"{value:.0e}" if value else "0"
 
@@ -34,10 +40,11 @@ def describe_case(spec: dict) -> str:
     widths = [str(layer["out"]) for layer in spec["layers"]]
     kind = "MLP" if all(layer["kind"] == "dense" for layer in spec["layers"]) else "convolutional"
     shape = "×".join(map(str, spec["input_shape"]))
+    act = "" if spec.get("act", "leaky_relu") == "leaky_relu" else f"{spec['act']}, "
     energy = {"se": "squared error", "ce": "cross-entropy"}[spec["loss"]]
     return (
         f"{kind}, input {shape}, layers {'-'.join(widths)}, batch {spec['batch']}, "
-        f"T = {spec['T']}, {energy}, states SGD({spec['state_lr']}, momentum "
+        f"T = {spec['T']}, {act}{energy}, states SGD({spec['state_lr']}, momentum "
         f"{spec['momentum']}), weights AdamW({spec['weight_lr']})"
     )
 
@@ -45,6 +52,7 @@ def describe_case(spec: dict) -> str:
 def case_tables(record: dict) -> str:
     """Times and memory of one case."""
     ran = {name: p for name, p in record["programs"].items() if "ms" in p}
+    product = ran.pop(measure.PRODUCT, None)
     order = sorted(ran, key=lambda name: (measure.entry_of(name).learns_by, ran[name]["median_ms"]))
     times = []
     memory = []
@@ -59,6 +67,7 @@ def case_tables(record: dict) -> str:
                 number(p["median_ms"]),
                 number(p["q3_ms"] - p["q1_ms"]),
                 spread(p.get("ratio")),
+                percent(p.get("share")),
                 number(p["first_call_s"]),
                 number(p.get("first_call_ratio")),
                 str(p["compilations_in_second_call"]),
@@ -75,14 +84,19 @@ def case_tables(record: dict) -> str:
                 number(m["xla_temp_mib"]),
             ]
         )
+    about = describe_case(record["spec"]) + "."
+    if product is not None:
+        rate = number(product["gflops"])
+        about += f" Products of two matrices of 1024 x 1024 in the same rounds: {rate} GFLOP/s."
     parts = [
-        describe_case(record["spec"]) + ".",
+        about,
         table(
             [
                 "program",
                 "ms per step",
                 "spread (IQR)",
                 "ratio to the floor [quartiles]",
+                "share of the product rate",
                 "first call, s",
                 "its ratio",
                 "compilations in the 2nd call",

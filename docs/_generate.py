@@ -142,16 +142,19 @@ def paper_table() -> dict[Case, dict[str, tuple[float, float]]]:
 
 
 # what README.md shows of the benchmark's programs, all of which do the same predictive coding step
-# (pcn-torch its own one)
+# (the last three one of their own)
 SPEED_PROGRAMS = {
     "pxa-pc": "pcx, `pxa.PC`",
     "low-level": "pcx, step written by hand with `pxf` and `pxu`",
     "pcx-0.6.3": "PCX 0.6.3",
     "fabricpc": "FabricPC",
+    "deepity": "Deepity (C++)",
+    "ngc-learn": "ngc-learn",
     "pcn-torch": "pcn-torch",
 }
 SPEED_TEXT = """Below 1 is faster. Medians of interleaved rounds; the hand-written program computes every
-gradient at every step."""
+gradient at every step. What Deepity, ngc-learn and pcn-torch compute differs
+([how](docs/benchmarks.md))."""
 
 
 def check_record(record: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Virtual environments for the peers: made once by name, with pip's own configuration."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,11 +26,30 @@ def folder_name(requirements: tuple[str, ...]) -> str:
     return "+".join(requirements).replace("=", "").replace("/", "_").replace(" ", "")
 
 
+def interpreter(versions: tuple[str, ...]) -> str:
+    """A Python of one of the versions, this one if it is or if any will do.
+
+    Raises:
+        NotInstalled: none is on the path.
+    """
+    if not versions or f"{sys.version_info[0]}.{sys.version_info[1]}" in versions:
+        return sys.executable
+    for version in versions:
+        found = shutil.which(f"python{version}")
+        # a version manager's shim may be there for a Python that is not
+        if (
+            found
+            and not subprocess.run([found, "-c", "import venv"], capture_output=True).returncode
+        ):
+            return found
+    raise NotInstalled(f"needs Python {' or '.join(versions)}, and none is on the path")
+
+
 def ensure(peer: Peer, root: Path, torch_spec: str = "torch", timeout_s: float = 1200) -> Path:
     """The peer's Python, made under `root` when it is not there yet.
 
     Raises:
-        NotInstalled: with pip's own last error line.
+        NotInstalled: with pip's own last error line, or the version of Python that is not there.
     """
     requirements = tuple(item.replace("{torch}", torch_spec) for item in peer.requirements)
     folder = root.resolve() / folder_name(requirements)
@@ -38,7 +58,7 @@ def ensure(peer: Peer, root: Path, torch_spec: str = "torch", timeout_s: float =
     if marker.exists() and marker.read_text().split() == list(requirements):
         return python
     root.mkdir(parents=True, exist_ok=True)
-    run([sys.executable, "-m", "venv", "--clear", str(folder)], timeout_s)
+    run([interpreter(peer.pythons), "-m", "venv", "--clear", str(folder)], timeout_s)
     run(
         [
             str(python),

@@ -15,7 +15,7 @@ class Entry(NamedTuple):
     module: str
     arguments: dict[str, Any]
     description: str
-    learns_by: str = "pc"  # "pc" | "bp" | "ep": what its time is compared with
+    learns_by: str = "pc"  # "pc" | "bp" | "ep": what its time is compared with; "none": a product
     dense_only: bool = False
 
 
@@ -71,6 +71,12 @@ PROGRAMS: dict[str, Entry] = {
         {"algorithm": "EquilibriumProp"},
         "pxa.EquilibriumProp(...).train_step",
         learns_by="ep",
+    ),
+    "matrix-product": Entry(
+        "benchmarks.programs.matrix_product",
+        {},
+        "one product of two matrices of 1024 x 1024",
+        learns_by="none",
     ),
 }
 

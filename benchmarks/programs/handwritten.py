@@ -20,11 +20,11 @@ Weights = list[tuple[jax.Array, jax.Array]]
 Network = list[Callable[[tuple[jax.Array, jax.Array], jax.Array], jax.Array]]
 
 
-def dense(activate: bool) -> Callable:
+def dense(act: Callable | None) -> Callable:
     def predict(weights, x):
         weight, bias = weights
         u = x.reshape(x.shape[0], -1) @ weight.T + bias
-        return jax.nn.leaky_relu(u) if activate else u
+        return u if act is None else act(u)
 
     return predict
 
@@ -35,7 +35,8 @@ def network(case: cases.Case) -> Network:
         from benchmarks.programs import handwritten_conv
 
         return handwritten_conv.network(case)
-    return [dense(index < len(case.layers) - 1) for index in range(len(case.layers))]
+    acts = [getattr(jax.nn, case.act)] * (len(case.layers) - 1) + [None]
+    return [*map(dense, acts)]
 
 
 def output_energy(loss: str, u: jax.Array, y: jax.Array) -> jax.Array:

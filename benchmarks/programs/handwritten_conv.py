@@ -15,7 +15,7 @@ from benchmarks.cases import Case, Layer
 from benchmarks.programs import handwritten
 
 
-def conv(layer: Layer, activate: bool) -> Callable:
+def conv(layer: Layer, act: Callable | None) -> Callable:
     def predict(weights, x):
         weight, bias = weights
         u = lax.conv_general_dilated(
@@ -26,7 +26,7 @@ def conv(layer: Layer, activate: bool) -> Callable:
             dimension_numbers=("NCHW", "OIHW", "NCHW"),
         )
         u = u + bias[None]
-        return max_pool(jax.nn.leaky_relu(u) if activate else u, layer.pool)
+        return max_pool(u if act is None else act(u), layer.pool)
 
     return predict
 
@@ -40,8 +40,8 @@ def max_pool(x: jax.Array, side: int) -> jax.Array:
 
 def network(case: Case) -> handwritten.Network:
     """One prediction function per layer."""
-    last = len(case.layers) - 1
+    acts = [getattr(jax.nn, case.act)] * (len(case.layers) - 1) + [None]
     return [
-        conv(layer, index < last) if layer.kind == "conv" else handwritten.dense(index < last)
-        for index, layer in enumerate(case.layers)
+        conv(layer, act) if layer.kind == "conv" else handwritten.dense(act)
+        for layer, act in zip(case.layers, acts, strict=True)
     ]

@@ -45,6 +45,7 @@ class Network(pxc.EnergyModule):
                 )
             self.pools.append(pxnn.MaxPool2d(layer.pool, layer.pool) if layer.pool > 1 else None)
             channels = layer.out
+        self.act = px.static(getattr(jax.nn, case.act))
         self.flattens = px.static(tuple(layer.kind == "dense" for layer in case.layers))
         energies = [pxc.se_energy] * (len(case.layers) - 1) + [
             pxc.ce_energy if case.loss == "ce" else pxc.se_energy
@@ -59,7 +60,7 @@ class Network(pxc.EnergyModule):
         ):
             u = layer(jnp.reshape(x, -1) if self.flattens.get()[index] else x)
             if index < last:
-                u = jax.nn.leaky_relu(u)
+                u = self.act.get()(u)
             if pool is not None:
                 u = pool(u)
             x = vode(u)

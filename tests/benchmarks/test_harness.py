@@ -106,6 +106,43 @@ def test_a_peer_is_installed_once(tmp_path, monkeypatch):
     assert commands[1][-2:] == ["torch==2", "pcn-torch"]
 
 
+def test_a_peer_gets_a_python_that_it_has_wheels_for(monkeypatch, tmp_path):
+    own = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    assert environment.interpreter(()) == sys.executable
+    assert environment.interpreter(("2.7", own)) == sys.executable
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name, status in (("python2.6", 1), ("python2.7", 0)):
+        path = tmp_path / name
+        path.write_text(f"#!/bin/sh\nexit {status}\n")
+        path.chmod(0o755)
+    # the first is there, but does not run
+    assert environment.interpreter(("2.6", "2.7")) == str(tmp_path / "python2.7")
+    with pytest.raises(environment.NotInstalled, match=r"needs Python 2\.5 or 2\.6, and none is"):
+        environment.interpreter(("2.5", "2.6"))
+
+
+def test_a_share_is_the_time_of_the_products_over_that_of_the_step():
+    # each round twice as slow as the one before: the share is taken inside of a round
+    times = {measure.PRODUCT: [2.0, 4.0, 8.0], "hand-unroll": [4.0, 8.0, 16.0], "pxa-ep": [1.0] * 3}
+    programs = {name: {"median_ms": ms[1]} for name, ms in times.items()}
+    case = cases.mlp("a", [1024, 1024, 1024], 1024, T=1)
+    measure.add_shares(programs, times, case)
+    # 2 products of the first layer, 4 of the second
+    assert programs["hand-unroll"]["share"] == pytest.approx(6 * 0.5)
+    assert programs[measure.PRODUCT]["gflops"] == pytest.approx(2 * 1.024**3 / 4e-3)
+    assert "share" not in programs["pxa-ep"]
+    for program_, name in (
+        (programs["hand-unroll"], "hand-unroll"),
+        (programs[measure.PRODUCT], ""),
+    ):
+        program_ |= program(program_["median_ms"], floor=name)
+    del programs["pxa-ep"]
+    text = tables.case_tables({"spec": json.loads(case.to_json()), "programs": programs})
+    assert "Products of two matrices of 1024 x 1024 in the same rounds: 537 GFLOP/s" in text
+    assert "| `hand-unroll` (floor) | 8.00 | 2.00 | 4.00 [4.00, 4.21] | 300 % |" in text
+    assert "matrix-product" not in text
+
+
 def test_a_peers_process_does_not_see_the_repositorys_pcx(tmp_path):
     folder = environment.link_package(tmp_path)
     code = "import benchmarks, importlib.util as u; print(u.find_spec('pcx'))"
@@ -349,4 +386,5 @@ def test_the_smoke_run_measures_and_leaves_no_files(tmp_path):
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     for name in PROGRAMS:
-        assert f"| `{name}`" in done.stdout
+        assert (f"| `{name}`" in done.stdout) == (name != measure.PRODUCT)
+    assert "GFLOP/s" in done.stdout

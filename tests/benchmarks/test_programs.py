@@ -1,9 +1,14 @@
 """The timed programs do the work they say: checked against NumPy with hand-derived gradients."""
 
+import dataclasses
+import math
+
+import jax
 import numpy as np
 import pytest
 
 from benchmarks import cases, devices, equilibrium, first_call, population, programs, trainer
+from benchmarks.programs import handwritten
 
 SMALL = cases.mlp("small", [5, 7, 6, 7, 3], 4, T=3)
 DEEP = cases.mlp("small-deep", [4] + [6] * 7 + [3], 5, T=3)
@@ -30,6 +35,14 @@ def slope(a):
     return np.where(a >= 0, 1.0, 0.01)
 
 
+def sigmoid(a):
+    return 1 / (1 + np.exp(-a))
+
+
+# an activation and its derivative
+ACTS = {"leaky_relu": (leaky, slope), "sigmoid": (sigmoid, lambda a: sigmoid(a) * sigmoid(-a))}
+
+
 def adamw(weights, gradients, memory, t, lr):
     """Loshchilov & Hutter (2019), with optax's constants."""
     for i, (w, g) in enumerate(zip(weights, gradients, strict=True)):
@@ -52,6 +65,7 @@ def numpy_training(case, steps):
     """Weight matrices after `steps` steps of predictive coding, in float64."""
     pairs = cases.initial_weights(case)
     n = len(pairs)
+    act, slope = ACTS[case.act]
     flat = [a.astype(np.float64) for pair in pairs for a in pair]
     memory = [(np.zeros_like(a), np.zeros_like(a)) for a in flat]
     x, y = (a.astype(np.float64) for a in cases.batch(case))
@@ -61,7 +75,7 @@ def numpy_training(case, steps):
         found = []
         for i, h in enumerate(below):
             a = h @ flat[2 * i].T + flat[2 * i + 1]
-            found.append((a, leaky(a) if i < n - 1 else a))
+            found.append((a, act(a) if i < n - 1 else a))
         return found
 
     def errors(states):
@@ -78,7 +92,7 @@ def numpy_training(case, steps):
     for t in range(1, steps + 1):
         states, h = [], x
         for i in range(n - 1):
-            h = leaky(h @ flat[2 * i].T + flat[2 * i + 1])
+            h = act(h @ flat[2 * i].T + flat[2 * i + 1])
             states.append(h)
         velocity = [np.zeros_like(h) for h in states]
         for _ in range(case.T):
@@ -113,10 +127,12 @@ def assert_same_updates(own, expected, case, tolerance=2e-3):
             assert np.linalg.norm(np.asarray(a, np.float64) - a_) <= tolerance * change
 
 
-@pytest.mark.parametrize("loss", ["se", "ce"])
+@pytest.mark.parametrize(
+    ("loss", "act"), [("se", "leaky_relu"), ("ce", "leaky_relu"), ("se", "sigmoid")]
+)
 @pytest.mark.parametrize("name", HAND)
-def test_a_handwritten_step_equals_numpy_with_hand_derived_gradients(name, loss):
-    case = cases.mlp("small", [5, 7, 6, 7, 3], 4, T=5, loss=loss)
+def test_a_handwritten_step_equals_numpy_with_hand_derived_gradients(name, loss, act):
+    case = cases.mlp("small", [5, 7, 6, 7, 3], 4, T=5, loss=loss, act=act)
     assert_same_updates(trained(name, case), numpy_training(case, 2), case)
 
 
@@ -153,6 +169,57 @@ def test_the_object_api_reaches_the_handwritten_weights(name):
 
 def test_the_object_api_reaches_the_handwritten_weights_with_convolutions():
     assert_same_updates(trained("low-level", CONV), trained("hand-unroll", CONV), CONV)
+
+
+@pytest.mark.parametrize("name", ["low-level", "pxa-pc", "pxa-bp"])
+def test_they_have_the_activation_of_the_case(name):
+    case = cases.mlp("small", [5, 7, 6, 3], 4, T=3, act="sigmoid")
+    hand = "hand-bp" if name == "pxa-bp" else "hand-unroll"
+    assert_same_updates(trained(name, case), trained(hand, case), case)
+
+
+def products(function, *arguments):
+    """Operations in the matrix products and convolutions that a function makes."""
+
+    def count(jaxpr):
+        total = 0
+        for equation in jaxpr.eqns:
+            size = math.prod(equation.outvars[0].aval.shape)
+            shapes = [v.aval.shape for v in equation.invars]
+            if equation.primitive.name == "dot_general":
+                (contracted, _), _ = equation.params["dimension_numbers"]
+                total += 2 * size * math.prod(shapes[0][axis] for axis in contracted)
+            elif equation.primitive.name == "conv_general_dilated":
+                total += 2 * size * math.prod(shapes[1][1:])
+            for value in equation.params.values():
+                inner = getattr(value, "jaxpr", value)
+                total += count(inner) if hasattr(inner, "eqns") else 0
+        return total
+
+    return count(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+@pytest.mark.parametrize("case", [SMALL, CONV], ids=lambda case: case.name)
+def test_the_operations_of_a_case_are_those_of_its_products(case):
+    net, weights = handwritten.network(case), cases.initial_weights(case)
+    x, y = cases.batch(case)
+    ahead = lambda w: handwritten.feed_forward(net, w, x)
+    each = 2 * case.batch
+    assert products(ahead, weights) == each * sum(case.products())
+    assert case.flops("ep") is None
+    if not case.is_dense:  # gradients of convolutions are convolutions of padded arrays
+        return
+    first, *others = case.products()
+    backward = jax.grad(lambda w: handwritten.output_energy("se", ahead(w)[-1], y))
+    assert products(backward, weights) == case.flops("bp")
+    # a step of inference, but for the product of the input, which does not change
+    energy, states = handwritten.make_energy(net, "se"), ahead(weights)[:-1]
+    inference = products(jax.grad(energy), states, weights, x, y) - each * first
+    longer = dataclasses.replace(case, T=case.T + 1)
+    assert inference == longer.flops("pc") - case.flops("pc") == each * 2 * sum(others)
+    # without inference: the predictions, and the gradients of the weights in the states they give
+    learning = products(jax.grad(energy, 1), states, weights, x, y)
+    assert dataclasses.replace(case, T=0).flops("pc") == learning
 
 
 @pytest.mark.parametrize(("name", "hand"), [("pxa-pc", "hand-unroll"), ("pxa-bp", "hand-bp")])
