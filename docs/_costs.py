@@ -34,7 +34,8 @@ def section(titled: list[tuple[str, list[dict[str, Any]]]]) -> list[str]:
             continue
         seed = min(r["seed"] for r in own)
         first = [r for r in own if r["seed"] == seed]
-        newest = {r["algorithm"]: r for r in sorted(first, key=lambda r: r["date"])}
+        age = lambda r: (r["date"][:10], -r["epochs"])
+        newest = {r["algorithm"]: r for r in sorted(first, key=age)}
         times = {(r["command"], r["seconds"]) for r in newest.values()}
         memory = max((r["peak_memory_mib"] for r in own if "peak_memory_mib" in r), default=None)
         command = min((ROWS.sub("", command) for command, _ in times), key=len)
