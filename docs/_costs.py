@@ -10,13 +10,14 @@ COSTS = """## One command for each table
 On {hardware}, one seed, all rows that keep to the protocol of the table; *time* is that of training and testing,
 from the records, *memory* the largest that a process needed, where it was measured. `DIR` is the folder with the
 data: 12 MB for MNIST, 31 MB for Fashion-MNIST, 170 MB for CIFAR-10, 250 MB for Tiny ImageNet
-([how to get them](howto/data.md)). What a command writes, records and figures, is less than 2 MB. `--seeds` and
-`--algorithms` (`--methods`, `--depths`) run more or fewer of the rows."""
+([how to get them](howto/data.md)). What a command writes, records and figures, is less than 2 MB. `--seeds` takes
+several."""
 
-# what chooses rows of a table
-ROWS = re.compile(
-    r""" --(?:algorithms|methods|seeds|depths|dynamics)(?: (?:"[^"]*"|'[^']*'|(?!--)\S+))+"""
+# an option that chooses rows of a table, and its values
+OPTION = re.compile(
+    r""" --(algorithms|methods|depths|dynamics|seeds)((?: (?:"[^"]*"|'[^']*'|(?!--)\S+))+)"""
 )
+VALUE = re.compile(r""""[^"]*"|'[^']*'|\S+""")
 
 
 def section(titled: list[tuple[str, list[dict[str, Any]]]]) -> list[str]:
@@ -26,19 +27,21 @@ def section(titled: list[tuple[str, list[dict[str, Any]]]]) -> list[str]:
     """
     lines, hardware = [], set()
     for title, records in titled:
-        own = [r for r in records if "CPU" in r["hardware"] and "seconds" in r]
+        own = [r for r in records if "CPU" in r["hardware"]]
         # the rows with the protocol of the table, or of a smaller one if there is no other
+        if not own:
+            continue
         notes = sorted({r.get("note", "") for r in own}, key=lambda n: (n != "", n))
         own = [r for r in own if r.get("note", "") == notes[0]]
-        if not own:
+        if not any("seconds" in r for r in own):
             continue
         seed = min(r["seed"] for r in own)
         first = [r for r in own if r["seed"] == seed]
         age = lambda r: (r["date"][:10], -r["epochs"])
-        newest = {r["algorithm"]: r for r in sorted(first, key=age)}
-        times = {(r["command"], r["seconds"]) for r in newest.values()}
+        newest = {(r["experiment"], r["algorithm"]): r for r in sorted(first, key=age)}
+        times = {(r["command"], r["seconds"]) for r in newest.values() if "seconds" in r}
         memory = max((r["peak_memory_mib"] for r in own if "peak_memory_mib" in r), default=None)
-        command = min((ROWS.sub("", command) for command, _ in times), key=len)
+        command = together([record["command"] for record in newest.values()])
         if any(f"`{command}`" in line for line in lines):
             continue  # another metric of the same runs
         hardware |= {r["hardware"] for r in newest.values()}
@@ -54,6 +57,22 @@ def section(titled: list[tuple[str, list[dict[str, Any]]]]) -> list[str]:
         return []
     text = COSTS.format(hardware=" and ".join(sorted(hardware)))
     return [text, table(["table", "command", "time", "memory"], lines)]
+
+
+def together(commands: list[str]) -> str:
+    """One command for what several commands made, each a part of the rows."""
+    chosen: dict[str, list[str]] = {}
+    for command in commands:
+        for name, values in OPTION.findall(command):
+            known = chosen.setdefault(name, [])
+            known += [v for v in VALUE.findall(values) if v not in known]
+    said = [
+        f" --{name} {' '.join(values)}"
+        for name, values in chosen.items()
+        # a command without the option makes all rows
+        if name != "seeds" and all(f" --{name} " in command for command in commands)
+    ]
+    return min((OPTION.sub("", command) for command in commands), key=len) + "".join(said)
 
 
 def duration(seconds: float) -> str:

@@ -309,7 +309,7 @@ def test_one_command_makes_a_table_and_its_rows_are_added_up():
     ]
     page = generate.results_page(rows)
     assert row_of(page, "MLP, MNIST")[1:] == [
-        "`python train.py --epochs 25 --width 2`",
+        "`python train.py --epochs 25 --width 2 --algorithms 'PC-SE' 'BP, too'`",
         "2 min",
         "2.5 GiB",
     ]
