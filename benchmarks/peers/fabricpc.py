@@ -11,7 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from fabricpc.core.activations import IdentityActivation, LeakyReLUActivation
+from fabricpc.core.activations import (
+    IdentityActivation,
+    LeakyReLUActivation,
+    SigmoidActivation,
+)
 from fabricpc.core.energy import CrossEntropyEnergy, GaussianEnergy
 from fabricpc.core.inference import InferenceSGD
 from fabricpc.core.topology import Edge
@@ -23,6 +27,8 @@ from fabricpc.training import make_train_step
 from benchmarks import cases
 from benchmarks.programs._program import Program
 
+ACTIVATIONS = {"leaky_relu": LeakyReLUActivation, "sigmoid": SigmoidActivation}
+
 
 def build(case: cases.Case):
     last = len(case.dims) - 1
@@ -32,7 +38,7 @@ def build(case: cases.Case):
             Linear(
                 shape=(width,),
                 name=f"node{index}",
-                activation=IdentityActivation() if index == last else LeakyReLUActivation(),
+                activation=IdentityActivation() if index == last else ACTIVATIONS[case.act](),
                 energy=CrossEntropyEnergy()
                 if index == last and case.loss == "ce"
                 else GaussianEnergy(),

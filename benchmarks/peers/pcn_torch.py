@@ -19,7 +19,7 @@ def make(case: cases.Case) -> Program:
     torch.manual_seed(case.seed)
     model = pcn_torch.PredictiveCodingNetwork(
         dims=list(case.dims[:-1]),
-        activation="relu",
+        activation={"leaky_relu": "relu", "sigmoid": "sigmoid"}[case.act],
         output_dim=case.dims[-1],
         mode="classification",
     )
