@@ -77,4 +77,4 @@ def together(commands: list[str]) -> str:
 
 def duration(seconds: float) -> str:
     """`5 min`, or `40 s` below two minutes."""
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    return f"{seconds:.0f}\u00a0s" if seconds < 120 else f"{seconds / 60:.0f}\u00a0min"

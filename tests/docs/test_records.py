@@ -310,9 +310,9 @@ def test_one_command_makes_a_table_and_its_rows_are_added_up():
     page = generate.results_page(rows)
     assert row_of(page, "MLP, MNIST")[1:] == [
         "`python train.py --epochs 25 --width 2 --algorithms 'PC-SE' 'BP, too'`",
-        "2 min",
+        "2\u00a0min",
         "2.5 GiB",
     ]
-    assert row_of(page, "memory, MNIST")[1:] == ["`python memory.py`", "30 s", "–"]
+    assert row_of(page, "memory, MNIST")[1:] == ["`python memory.py`", "30\u00a0s", "–"]
     assert "On 2-core CPU, one seed" in page
     assert "One command" not in generate.results_page([record()])
