@@ -122,8 +122,9 @@ def make(algorithm, shape, code, chosen, T):
         return pxa.Backprop(model, weight_optim=weight_optim)
     cls = pxa.PC if algorithm == "PC" else pxa.IPC
     state_optim = optax.sgd(chosen.lr_h, momentum=chosen.momentum)
-    # a loop: twenty unrolled steps take long to compile and are no faster
-    return cls(decoder, T, state_optim, weight_optim, unroll=False)
+    # twenty unrolled steps take long to compile, and are faster with convolutions only, on a CPU
+    unroll = False if len(shape) == 1 else "auto"
+    return cls(decoder, T, state_optim, weight_optim, unroll=unroll)
 
 
 def reconstruct(algorithm, images, T=None):
