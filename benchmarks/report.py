@@ -10,6 +10,7 @@ where and when it was made.
 import argparse
 import json
 from pathlib import Path
+from types import ModuleType
 
 from benchmarks import measure, tables
 from benchmarks.peers import PEERS
@@ -167,9 +168,15 @@ def draw(merged: dict, path: Path) -> bool:
         import matplotlib.pyplot as plt
     except ImportError:
         return False
-    plt.style.use("pcx.figures")
+    with plt.style.context("pcx.figures"):
+        draw_panels(merged, path, plt)
+    return True
+
+
+def draw_panels(merged: dict, path: Path, plt: ModuleType) -> None:
+    """Ratios over the whole width, then what costs depend on."""
     scaling = merged.get("scaling", {}).get("axes", {})
-    # the ratios over the whole width, then what costs depend on, two panels to a row
+    # two panels to a row
     rows = [["ratios", "ratios"]]
     for first in range(0, len(scaling), 2):
         pair = [*scaling][first : first + 2]
@@ -186,7 +193,6 @@ def draw(merged: dict, path: Path) -> bool:
     path.parent.mkdir(parents=True, exist_ok=True)
     fig.savefig(path, dpi=120)
     plt.close(fig)
-    return True
 
 
 def draw_cost(panel, axis: str, points: list[dict]) -> None:

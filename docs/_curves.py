@@ -30,26 +30,26 @@ def draw(path: Path, curves: Curves) -> None:
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    plt.style.use("pcx.figures")
-    plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": path.name, "font.size": 9})
-    figure, axes = plt.subplots(figsize=(7.2, 3.2))
-    lowest, dashes = [], ("-", "--", "-.", ":")
-    for k, (name, runs) in enumerate(curves.items()):
-        values = np.array([run[: min(map(len, runs))] for run in runs])
-        epochs = np.arange(1, values.shape[1] + 1)
-        # six colours: what comes after them differs in its dashes
-        line = {"color": f"C{k % 6}", "linestyle": dashes[k // 6], "linewidth": 1.5}
-        axes.plot(epochs, values.mean(axis=0), label=name, **line)
-        low, high = values.min(axis=0), values.max(axis=0)
-        axes.fill_between(epochs, low, high, color=line["color"], alpha=0.12, linewidth=0)
-        lowest.append(low[len(low) // 8])
-    # the first epochs fall out of the picture, or nobody could tell the later ones apart
-    axes.set_ylim(bottom=min(lowest))
-    axes.set(xlabel="epoch", ylabel="test accuracy (%)")
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None, "Description": digest(curves)})
-    plt.close(figure)
+    look = {"svg.fonttype": "none", "svg.hashsalt": path.name, "font.size": 9}
+    with plt.style.context(["pcx.figures", look]):
+        figure, axes = plt.subplots(figsize=(7.2, 3.2))
+        lowest, dashes = [], ("-", "--", "-.", ":")
+        for k, (name, runs) in enumerate(curves.items()):
+            values = np.array([run[: min(map(len, runs))] for run in runs])
+            epochs = np.arange(1, values.shape[1] + 1)
+            # six colours: what comes after them differs in its dashes
+            line = {"color": f"C{k % 6}", "linestyle": dashes[k // 6], "linewidth": 1.5}
+            axes.plot(epochs, values.mean(axis=0), label=name, **line)
+            low, high = values.min(axis=0), values.max(axis=0)
+            axes.fill_between(epochs, low, high, color=line["color"], alpha=0.12, linewidth=0)
+            lowest.append(low[len(low) // 8])
+        # the first epochs fall out of the picture, or nobody could tell the later ones apart
+        axes.set_ylim(bottom=min(lowest))
+        axes.set(xlabel="epoch", ylabel="test accuracy (%)")
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, metadata={"Date": None, "Description": digest(curves)})
+        plt.close(figure)
 
 
 def draw_scoreboard(path: Path, shown: dict[str, Any]) -> None:

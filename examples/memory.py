@@ -166,7 +166,9 @@ def draw(stored, pictures, path, n=8):
     rows = [("stored", stored)]
     for task, (given, recalled) in pictures.items():
         rows += [(task, given), ("recalled", recalled)]
-    figure, axes = plt.subplots(len(rows), n, figsize=(1.2 + 0.9 * n, 0.93 * len(rows)))
+    figure, axes = plt.subplots(
+        len(rows), n, figsize=(1.2 + 0.9 * n, 0.93 * len(rows)), layout="none"
+    )
     for (name, row), panels in zip(rows, axes, strict=True):
         for image, panel in zip(row, panels, strict=False):
             picture = np.clip(np.reshape(image, stored.shape[1:]), 0, 1).transpose(1, 2, 0)

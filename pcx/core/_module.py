@@ -2,6 +2,7 @@
 
 import copy
 import enum
+import inspect
 import operator
 from collections.abc import Callable, Iterator
 from typing import Any, Self
@@ -12,6 +13,16 @@ from jax.tree_util import GetAttrKey
 from . import _scope
 from ._describe import describe
 from ._param import BaseParam
+
+
+class _OfInit:
+    """`__signature__` of a class: its `__init__`. Before Python 3.11.3 an inherited `__new__` came first."""
+
+    def __get__(self, instance: Any, owner: type) -> inspect.Signature:
+        if instance is not None:
+            raise AttributeError("__signature__")  # that of an instance is its `__call__`
+        signature = inspect.signature(owner.__init__)  # type: ignore[misc]
+        return signature.replace(parameters=[*signature.parameters.values()][1:])
 
 
 class BaseModule:
@@ -32,6 +43,7 @@ class BaseModule:
     # `_walk` is where `pxf` remembers its last walk over what is below this object
     __slots__ = ("__dict__", "__weakref__", "_scope", "_walk")
     _is_pcx_module = True
+    __signature__ = _OfInit()
     _scope: "_scope.Scope | None"
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
