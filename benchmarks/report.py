@@ -222,9 +222,13 @@ def draw_ratios(panel, cases: dict) -> None:
             if ratio is None:
                 continue
             height = -row - 0.6 * (index + 0.5) / len(cases) + 0.3
-            panel.plot([ratio["q1"], ratio["q3"]], [height] * 2, color=f"C{index}", lw=3, alpha=0.5)
+            panel.plot(
+                [ratio["q1"], ratio["q3"]], [height] * 2, color=f"C{index % 6}", lw=3, alpha=0.5
+            )
             label = case if case not in panel.get_legend_handles_labels()[1] else None
-            panel.plot(ratio["median"], height, "o", color=f"C{index}", markersize=4, label=label)
+            # six colours: the cases after them have another marker
+            look = {"color": f"C{index % 6}", "marker": "os^"[index // 6 % 3], "linestyle": "none"}
+            panel.plot(ratio["median"], height, markersize=4, label=label, **look)
     panel.axvline(1, color="gray", lw=0.8)
     panel.set_xscale("log", subs=[2, 5])
     panel.xaxis.set_major_formatter("{x:g}")
