@@ -158,7 +158,9 @@ def test_divergence_is_found_at_its_batch_and_the_state_before_it_comes_back(k):
     with pytest.raises(pxt.Diverged) as raised:
         trainer.fit(pxt.batches(*regression(), 3), 2)
     assert (raised.value.batch, trainer.step) == (5, 4)
-    np.testing.assert_array_equal(trainer.algorithm.model.weight.get(), before.model.weight.get())
+    # a scanned step and a single one differ by a rounding in JAX 0.12; another step would by 1e-2
+    after, expected = trainer.algorithm.model.weight.get(), before.model.weight.get()
+    np.testing.assert_allclose(after, expected, rtol=0 if k == 1 else 1e-6)
 
 
 def test_a_run_broken_off_and_resumed_is_the_run_that_was_not(tmp_path):
