@@ -114,8 +114,8 @@ is PC that was trained at a rate of 0.15.""",
 8 x 4 x 4 numbers.""",
     "associative memory": """Mean squared error in 1e-4 of images recalled from a noisy one (*noise*) or from their
 upper half (*mask*; `examples/memory.py`), at the end of recall. The paper trains for 500 epochs and recalls for
-50,000 steps or more from a mask. Here the energy still halves every 50 epochs after 500, and has settled after
-1000; recall from a mask takes 10,000 steps after 500 epochs, and 50,000 after 1000.""",
+50,000 steps or more from a mask. Here recall from a mask takes 10,000 steps after 500 epochs, and 50,000 after
+1000.""",
     "density of iris": """Energy distance between samples of a network that learned by `MCPC` and the data, 0
 where both have one density (`examples/generation.py --dataset iris`). *epochs* are weight steps. The second-order
 form of the dynamics (eqs 5-6 of the paper) forgets its velocity in 1000 steps at these settings, the heavy ball in

@@ -5,6 +5,7 @@ import enum
 import inspect
 import operator
 from collections.abc import Callable, Iterator
+from types import MethodType
 from typing import Any, Self
 
 import jax
@@ -16,13 +17,12 @@ from ._param import BaseParam
 
 
 class _OfInit:
-    """`__signature__` of a class: its `__init__`. Before Python 3.11.3 an inherited `__new__` came first."""
+    """`__signature__` of a class: its `__init__`. Python 3.11.2 looks at an inherited `__new__` first."""
 
     def __get__(self, instance: Any, owner: type) -> inspect.Signature:
         if instance is not None:
             raise AttributeError("__signature__")  # that of an instance is its `__call__`
-        signature = inspect.signature(owner.__init__)  # type: ignore[misc]
-        return signature.replace(parameters=[*signature.parameters.values()][1:])
+        return inspect.signature(MethodType(owner.__init__, owner))  # type: ignore[misc]
 
 
 class BaseModule:

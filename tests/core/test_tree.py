@@ -1,5 +1,6 @@
 """Functions on trees of params."""
 
+import inspect
 from types import SimpleNamespace
 
 import jax
@@ -134,3 +135,27 @@ def test_values_and_params_exclude_each_other():
 @pytest.mark.parametrize("value", [SimpleNamespace(shape=(2,)), SimpleNamespace(dtype="int32")])
 def test_what_has_a_shape_alone_or_a_type_alone_is_no_array(value):
     assert describe(value) == repr(value)
+
+
+def test_the_signature_of_a_class_is_that_of_its_init():
+    class Own(px.Module):
+        def __init__(self, width, *, depth=2):
+            self.width, self.depth = width, depth
+
+        def __call__(self, x):
+            return x
+
+    class Inherits(Own):
+        pass
+
+    class Any(Own):
+        def __init__(*args, **options):
+            Own.__init__(*args, **options)
+
+    # the attribute, as not every `inspect` would find the `__init__` without it
+    assert [*map(str, (Own.__signature__, Inherits.__signature__, Any.__signature__))] == [
+        "(width, *, depth=2)",
+        "(width, *, depth=2)",
+        "(*args, **options)",
+    ]
+    assert str(inspect.signature(Inherits(1))) == "(x)"
