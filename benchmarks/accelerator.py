@@ -181,7 +181,7 @@ def main() -> None:
     # several processes share the device
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     record: dict = {"machine": machine.describe(), "batch": batch, "T": T, "width": width}
-    keys = {"table4": arguments.cases, "depth": arguments.depths}
+    keys, path = {"table4": arguments.cases, "depth": arguments.depths}, arguments.out
     with tempfile.NamedTemporaryFile() as file:
         timed = (arguments.rounds, arguments.block_ms / 1e3, file.name)
         for section in arguments.sections:
@@ -196,7 +196,7 @@ def main() -> None:
                     }
                 show(section, key, programs)
                 if not arguments.smoke:
-                    path = machine.write_record(record, "accelerator", arguments.out)
+                    path = machine.write_record(record, "accelerator", path)  # the same file
     if not arguments.smoke:
         print(f"\n{path}")
 

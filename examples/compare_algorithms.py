@@ -76,6 +76,7 @@ class Settings:
     momentum: float = 0.0
     beta: float = 1.0
     beta_increase: float = 0.0
+    step: str = "scaled"  # of ePC: "fixed" for plain steps of lr_h
     paper: float | None = None
 
 
@@ -178,7 +179,7 @@ def make(name, settings, data, steps, width=1.0, network="vgg5"):
     elif name.startswith("BP-"):
         algorithm = pxa.Backprop(model, weight_optim=optims["weight_optim"])
     elif name == "ePC":
-        algorithm = pxa.EPC(model, T, step="scaled", damping=0.5, **optims)
+        algorithm = pxa.EPC(model, T, step=settings.step, damping=0.5, **optims)
     elif name.startswith("EP-"):
         mode, optims["state_optim"] = name.removeprefix("EP-"), pxa.RedBlack()
         algorithm = pxa.EquilibriumProp(model, T, beta=settings.beta, mode=mode, **optims)
@@ -210,6 +211,7 @@ def run(name, seed, data, arguments):
     steps = pxt.total_steps(train, epochs)
     algorithm, schedule = make(name, settings, data, steps, arguments.width, arguments.model)
     algorithm.compute_dtype = DTYPES[arguments.compute_dtype]
+    left_out = {"paper"} if name == "ePC" else {"paper", "step"}
     images = arguments.dataset == "cifar10"
     augment = pcx.data.device_augmentation("cifar10") if images else None
     trainer = pxt.Trainer(
@@ -241,7 +243,7 @@ def run(name, seed, data, arguments):
         algorithm=name,
         seed=seed,
         history=history,
-        settings={k: v for k, v in dataclasses.asdict(settings).items() if k != "paper"},
+        settings={k: v for k, v in dataclasses.asdict(settings).items() if k not in left_out},
         **({"regime": regime_of(algorithm, data)} if arguments.regime else {}),
         command=(
             f"python examples/compare_algorithms.py --dataset {arguments.dataset}{where} "
