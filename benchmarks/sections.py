@@ -1,4 +1,4 @@
-"""The sections of docs/benchmarks.md that come from a program of their own: its newest record as a table."""
+"""The sections of docs/benchmarks.md that come from a program of their own: the newest record as a table."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -66,57 +66,62 @@ PAPER = {
 }
 
 
-def accelerator(record: dict) -> str:
-    """Table 4 of the paper, and the time of a step by depth."""
-    parts = []
-    if "table4" in record:
-        rows = []
-        for name, network in record["table4"].items():
-            ms = {n: p["ms"]["median"] for n, p in network["programs"].items()}
-            steps, (bp, pc) = network["steps_per_epoch"], PAPER[name]
-            seconds = [
-                f"{ms[n] * steps / 1e3:.2f}"
-                for n in ("hand-bp", "pxa-bp", "hand-unroll", "hand-lazy", "pxa-pc")
-            ]
-            own = f"{ms['pxa-pc'] / ms['pxa-bp']:.1f}"
-            rows.append([name, *seconds, own, f"{bp:.2f}", f"{pc:.2f}", f"{pc / bp:.1f}"])
-        head = ["s / epoch", "hand-bp", "pxa-bp", "hand-unroll", "hand-lazy", "pxa-pc", "PC / BP"]
-        parts.append(_table([*head, "paper: BP", "PC", "PC / BP"], rows))
-    if "depth" in record:
-        depths = sorted(record["depth"], key=int)
-        first = record["depth"][depths[0]]["programs"]
-        rows = [
-            [n, *(f"{record['depth'][L]['programs'][n]['ms']['median']:.2f}" for L in depths)]
-            for n in first
-        ]
-        parts.append(_table(["ms / step", *(f"L = {L}" for L in depths)], rows))
-    return "\n\n".join(parts)
+def table_4(record: dict) -> str:
+    """Table 4 of the paper."""
+    rows = []
+    for name, network in record["table4"].items():
+        ms = {n: p["ms"]["median"] for n, p in network["programs"].items()}
+        steps, (bp, pc) = network["steps_per_epoch"], PAPER[name]
+        programs = ("hand-bp", "pxa-bp", "hand-unroll", "hand-lazy", "pxa-pc")
+        seconds = [f"{ms[n] * steps / 1e3:.2f}" for n in programs]
+        own = f"{ms['pxa-pc'] / ms['pxa-bp']:.1f}"
+        rows.append([name, *seconds, own, f"{bp:.2f}", f"{pc:.2f}", f"{pc / bp:.1f}"])
+    return _table(
+        ["s / epoch", *programs, "PC / BP", "paper: BP", "PC", "PC / BP"],
+        rows,
+    )
 
 
-SECTIONS: dict[str, tuple[str, str, Callable[[dict], str]]] = {
-    "accelerator": (
+def depth(record: dict) -> str:
+    """The time of a step by depth."""
+    depths = sorted(record["depth"], key=int)
+    rows = [
+        [n, *(f"{record['depth'][L]['programs'][n]['ms']['median']:.2f}" for L in depths)]
+        for n in record["depth"][depths[0]]["programs"]
+    ]
+    return _table(["ms / step", *(f"L = {L}" for L in depths)], rows)
+
+
+# by the folder of the records and the part of them that is shown
+SECTIONS: dict[tuple[str, str], tuple[str, str, Callable[[dict], str]]] = {
+    ("accelerator", "table4"): (
         "On a GPU",
-        "`python -m benchmarks.accelerator`: seconds of an epoch of the networks in the paper's Table 4 (batches "
-        "of 128 of noise, T = 8; an epoch is as many steps as there are whole batches), beside what the paper "
-        "measured on an A100 with its data loaders and a T that it does not state; and milliseconds of a step "
-        "with L hidden layers of 128, whose equal layers a `pxc.Stack` computes at once. Steps of less than half "
-        "a millisecond are bound by the host, here much more in pcx than by hand: "
-        "`Trainer(..., steps_per_call=...)` takes many in one call.",
-        accelerator,
+        "`python -m benchmarks.accelerator --sections table4`: seconds of an epoch of the networks in the paper's "
+        "Table 4 (batches of 128 of noise, T = 8; an epoch is as many steps as there are whole batches), beside "
+        "what the paper measured on an A100 with its data loaders and a T that it does not state. A step of the "
+        "MLP is bound by the host: pcx's takes about twice as long there, for its own Python and a longer call of "
+        "JAX's. `Trainer(..., steps_per_call=...)` takes many steps in one call.",
+        table_4,
     ),
-    "trainer": (
+    ("accelerator", "depth"): (
+        "Depth on a GPU",
+        "`python -m benchmarks.accelerator --sections depth`: milliseconds of a step with L hidden layers of 128, "
+        "whose equal layers a `pxc.Stack` computes at once.",
+        depth,
+    ),
+    ("trainer", "cases"): (
         "The trainer",
         "`python -m benchmarks.trainer`: microseconds per training step (and the ratio to a bare loop over "
         "`train_step`), with logging and a history. *In a call*: `Trainer(..., steps_per_call=...)`.",
         trainer,
     ),
-    "population": (
+    ("population", "cases"): (
         "Populations",
         "`python -m benchmarks.population`: members that differ in seed and learning rate, trained together by "
         "`pxt.Population` and one after another by a `Trainer`.",
         population,
     ),
-    "equilibrium": (
+    ("equilibrium", "chains"): (
         "Inference to equilibrium",
         "`python -m benchmarks.equilibrium`: milliseconds (iterations) until the gradient in the states is a "
         "thousandth of what it was after the forward pass, for all samples; a dash where the cap came "
@@ -130,10 +135,10 @@ SECTIONS: dict[str, tuple[str, str, Callable[[dict], str]]] = {
 def sections(results: Path) -> str:
     """All of them, as Markdown; without those that have no record."""
     parts = []
-    for kind, (title, text, render) in SECTIONS.items():
-        paths = sorted((results / kind).glob("*.json"))
-        if paths:
-            record = json.loads(paths[-1].read_text())
+    for (kind, part), (title, text, render) in SECTIONS.items():
+        records = [json.loads(p.read_text()) for p in sorted((results / kind).glob("*.json"))]
+        if records := [record for record in records if part in record]:
+            record = records[-1]
             measured = f"Measured on: {tables.machine_line(record['machine'])}."
             if record["machine"].get("load_average", 0) > record["machine"]["cores"]:
                 measured += (
