@@ -114,6 +114,14 @@ def read_settings(path):
     return {name: Settings(**own) for name, own in file["algorithms"].items()}
 
 
+def as_dict(settings, name):
+    """What is recorded of an algorithm's settings."""
+    left_out = {"paper"} if name == "ePC" else {"paper", "step"}
+    return {
+        key: value for key, value in dataclasses.asdict(settings).items() if key not in left_out
+    }
+
+
 # the networks for images, and the name of each in records
 IMAGES = {"vgg5": (pxm.VGG5, "VGG-5"), "resnet18": (pxm.ResNet18, "ResNet-18")}
 
@@ -211,7 +219,6 @@ def run(name, seed, data, arguments):
     steps = pxt.total_steps(train, epochs)
     algorithm, schedule = make(name, settings, data, steps, arguments.width, arguments.model)
     algorithm.compute_dtype = DTYPES[arguments.compute_dtype]
-    left_out = {"paper"} if name == "ePC" else {"paper", "step"}
     images = arguments.dataset == "cifar10"
     augment = pcx.data.device_augmentation("cifar10") if images else None
     trainer = pxt.Trainer(
@@ -243,7 +250,7 @@ def run(name, seed, data, arguments):
         algorithm=name,
         seed=seed,
         history=history,
-        settings={k: v for k, v in dataclasses.asdict(settings).items() if k not in left_out},
+        settings=as_dict(settings, name),
         **({"regime": regime_of(algorithm, data)} if arguments.regime else {}),
         command=(
             f"python examples/compare_algorithms.py --dataset {arguments.dataset}{where} "
