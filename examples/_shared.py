@@ -33,14 +33,7 @@ NAMES = {
 }
 PLANE = {"two-moons": pcx.data.two_moons, "two-circles": pcx.data.two_circles}
 FLAT = ("digits", "mnist", "fashion-mnist")
-TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
-
-NO_DATA_DIR = """--dataset {name} reads the official IDX files: give the folder that holds them with
---data-dir DIR. Any of these places will do, the files plain or as .gz:
-  DIR/{name}/train-images-idx3-ubyte   DIR/{name}/train-labels-idx1-ubyte
-  DIR/{name}/t10k-images-idx3-ubyte    DIR/{name}/t10k-labels-idx1-ubyte
-(torchvision's folder, {torchvision}/raw below DIR, works as well; nothing is downloaded)."""
-
+ON_REQUEST = "Here: --data-dir DIR, and --download to fetch what is missing there.\n"
 NO_OPTUNA = "{prog}: this search needs Optuna, which is not installed: pip install optuna\n"
 
 INK, MUTED = "#222222", "#8a8a8a"
@@ -48,28 +41,43 @@ INK, MUTED = "#222222", "#8a8a8a"
 
 def add_arguments(parser, out, datasets=FLAT):
     """The options that all of these scripts have."""
-    parser.add_argument("--dataset", choices=datasets, default="digits")
-    parser.add_argument("--data-dir", type=Path, help="where the files of the other data sets are")
+    add_data(parser, datasets)
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--out", type=Path, default=Path("outputs", out), help="folder for results")
 
 
-def load(parser, arguments):
-    """The data set that was asked for, or a message on what is missing."""
-    name = arguments.dataset
+def add_data(parser, datasets):
+    """The options of a script that reads a data set."""
+    parser.add_argument("--dataset", choices=datasets, default="digits")
+    parser.add_argument("--data-dir", type=Path, help="where the files of the other data sets are")
+    parser.add_argument(
+        "--download",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="ADDRESS",
+        help="fetch missing files into DATA_DIR, from the official server or this one",
+    )
+
+
+def load(parser, arguments, name=None, flat=None, **options):
+    """The data set that was asked for, or a message on what is missing.
+
+    Args:
+        name: another one.
+        flat: images as vectors; None for those that a perceptron gets.
+        options: what `pcx.data.load` takes.
+    """
+    name = name or arguments.dataset
+    if name in PLANE:
+        return PLANE[name](test_samples=1000)
+    options = {"download": arguments.download, **options}
     try:
-        if name == "digits":
-            return pcx.data.load_digits().flat()
-        if name == "cifar10":
-            return pcx.data.load_cifar10(arguments.data_dir or ".")
-        if name in PLANE:
-            return PLANE[name](test_samples=1000)
-        if arguments.data_dir is None:
-            raise FileNotFoundError(no_data_dir(name))
-        return pcx.data.load_idx(name, arguments.data_dir).flat()
-    except (FileNotFoundError, ImportError) as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
+        data = pcx.data.load(name, arguments.data_dir or ".", **options)
+    except (OSError, ValueError, ImportError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n{'' if arguments.download else ON_REQUEST}")
+    return data.flat() if (name in FLAT if flat is None else flat) else data
 
 
 def first(data, size):
@@ -185,11 +193,6 @@ def _storage(optuna, url):
         except (IntegrityError, ProgrammingError):
             time.sleep(1)
     return optuna.storages.RDBStorage(url)
-
-
-def no_data_dir(name):
-    """What to give for a data set that is read from files."""
-    return NO_DATA_DIR.format(name=name, torchvision=TORCHVISION[name])
 
 
 def batches(data, batch_size, seed):

@@ -35,8 +35,8 @@ from _shared import (
     NAMES,
     add_arguments,
     hardware,
+    load,
     mean_and_deviation,
-    no_data_dir,
     save,
     table,
     tidy,
@@ -166,18 +166,7 @@ def principal(train, test, components):
 
 def read(parser, arguments):
     """Training and test images, pixels in 0..1."""
-    name, where = arguments.dataset, arguments.data_dir
-    try:
-        if name == "digits":
-            data = pcx.data.load_digits(normalize=False).flat()
-        elif name == "cifar10":
-            data = pcx.data.load_cifar10(where or ".", normalize=False)
-        elif where is None:
-            raise FileNotFoundError(no_data_dir(name))
-        else:
-            data = pcx.data.load_idx(name, where, normalize=False).flat()
-    except (FileNotFoundError, ImportError) as problem:
-        parser.exit(2, f"{parser.prog}: {problem}\n")
+    data = load(parser, arguments, normalize=False)
     train = np.asarray(data.x_train[: arguments.images], np.float32)
     return train, np.asarray(data.x_test[: arguments.test_images], np.float32)
 
@@ -272,7 +261,7 @@ def main():
         description=__doc__.partition("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    add_arguments(parser, "autoencoder", tuple(NAMES))
+    add_arguments(parser, "autoencoder", tuple(CODE))
     parser.set_defaults(epochs=30)
     parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=list(ALGORITHMS))
     parser.add_argument("--images", type=int, help="train on so many (all, if not given)")

@@ -159,19 +159,19 @@ SETTINGS = {
     ("fashion-mnist", "pc-ce"): Settings(5, 2.77e-4, 8.4e-4, 0.01313, 0.40),
 }
 
-NO_DATA_DIR = """--dataset {name} reads the official IDX files: give the folder that holds them with
---data-dir DIR. Any of these places will do, the files plain or as .gz:
-  DIR/{name}/train-images-idx3-ubyte   DIR/{name}/train-labels-idx1-ubyte
-  DIR/{name}/t10k-images-idx3-ubyte    DIR/{name}/t10k-labels-idx1-ubyte
-(torchvision's folder, {torchvision}/raw below DIR, works as well; nothing is downloaded)."""
+ON_REQUEST = "Here: --data-dir DIR, and --download to fetch what is missing there.\n"
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--dataset", choices=["digits", "mnist", "fashion-mnist"], default="digits")
     parser.add_argument(
-        "--data-dir", type=Path, help="where the files of MNIST or Fashion-MNIST are"
+        "--data-dir",
+        type=Path,
+        default=".",
+        help="where the files of MNIST or Fashion-MNIST are",
     )
+    parser.add_argument("--download", action="store_true", help="fetch missing files into DATA_DIR")
     parser.add_argument(
         "--algorithm",
         choices=["pc-se", "pc-ce"],
@@ -187,18 +187,10 @@ def parse_arguments():
     if arguments.epochs is not None and arguments.epochs < 1:
         parser.error(f"--epochs must be at least 1, got {arguments.epochs}")
     try:
-        return arguments, load(arguments.dataset, arguments.data_dir)
-    except (FileNotFoundError, ImportError) as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
-
-
-def load(name, data_dir):
-    if name == "digits":
-        return pcx.data.load_digits().flat()
-    if data_dir is None:
-        torchvision = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}[name]
-        raise FileNotFoundError(NO_DATA_DIR.format(name=name, torchvision=torchvision))
-    return pcx.data.load_idx(name, data_dir).flat()
+        data = pcx.data.load(arguments.dataset, arguments.data_dir, download=arguments.download)
+    except (OSError, ValueError, ImportError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n{'' if arguments.download else ON_REQUEST}")
+    return arguments, data.flat()
 
 
 INK, MUTED, BLUE, ORANGE = "#222222", "#888888", "#2563eb", "#ea580c"

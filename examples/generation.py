@@ -28,12 +28,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 from _scores import energy_distance, fid, inception_score
-from _shared import FLAT, INK, NAMES, hardware, no_data_dir, save, table, tidy, write_value
+from _shared import FLAT, INK, NAMES, add_data, hardware, load, save, table, tidy, write_value
 from tqdm import tqdm
 
 import pcx as px
 import pcx.algorithms as pxa
-import pcx.data
 import pcx.models as pxm
 import pcx.predictive_coding as pxc
 
@@ -101,16 +100,8 @@ def iris(arguments):
 
 def read(parser, arguments):
     """Images in 0..1, (n, side * side), and labels: training and test."""
-    try:
-        if arguments.dataset == "digits":
-            data, block = pcx.data.load_digits(normalize=False), 1
-        elif arguments.data_dir is None:
-            raise FileNotFoundError(no_data_dir(arguments.dataset))
-        else:
-            data = pcx.data.load_idx(arguments.dataset, arguments.data_dir, normalize=False)
-            block = 2
-    except (FileNotFoundError, ImportError) as problem:
-        parser.exit(2, f"{parser.prog}: {problem}\n")
+    data = load(parser, arguments, flat=False, normalize=False)
+    block = 1 if arguments.dataset == "digits" else 2
     out = []
     for x, y in ((data.x_train, data.y_train), (data.x_test, data.y_test)):
         side = x.shape[-1] // block
@@ -273,8 +264,7 @@ def main():
         description=__doc__.partition("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--dataset", choices=["iris", *FLAT], default="digits")
-    parser.add_argument("--data-dir", help="where the files of the other data sets are")
+    add_data(parser, ["iris", *FLAT])
     parser.add_argument("--dynamics", nargs="+", choices=DYNAMICS, default=list(DYNAMICS))
     parser.add_argument("--images", type=int, default=1000, help="how many are learned")
     parser.add_argument("--steps", type=int, help="weight steps: 150 on iris, 1500 on images")

@@ -30,16 +30,13 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
-from _shared import NAMES, hardware, no_data_dir, save, table, write_value
+from _shared import FLAT, add_data, hardware, load, save, table, write_value
 
 import pcx as px
 import pcx.algorithms as pxa
-import pcx.data
 import pcx.models as pxm
 import pcx.predictive_coding as pxc
 
-NO_PICTURES = """--dataset tiny-imagenet reads the official pictures: give the folder that holds
-tiny-imagenet/val and tiny-imagenet/wnids.txt, or archives of them, with --data-dir DIR."""
 SMALLER = "{side} x {side} pixels; the paper's images have 64 x 64"
 NOISE = 0.2
 PAPER = {(50, 512): ("6.06 ± 0.11", "0.06 ± 0.02"), (100, 512): ("6.99 ± 0.19", "1.15 ± 0.78"),
@@ -66,19 +63,7 @@ def command(arguments, seed):
 
 def images(parser, arguments):
     """The stored images, (n, channels, side, side), in 0..1."""
-    try:
-        if arguments.dataset == "digits":
-            data = pcx.data.load_digits(normalize=False)
-        elif arguments.dataset == "tiny-imagenet" and arguments.data_dir is None:
-            raise FileNotFoundError(NO_PICTURES)
-        elif arguments.data_dir is None:
-            raise FileNotFoundError(no_data_dir(arguments.dataset))
-        elif arguments.dataset == "tiny-imagenet":
-            data = pcx.data.load_tiny_imagenet(arguments.data_dir, normalize=False)
-        else:
-            data = pcx.data.load_idx(arguments.dataset, arguments.data_dir, normalize=False)
-    except (FileNotFoundError, ImportError) as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
+    data = load(parser, arguments, flat=False, normalize=False)
     # distributed without its training part, the validation images do as well
     every = data.x_train if len(data.x_train) >= arguments.images else data.x_test
     if len(every) < arguments.images:
@@ -185,8 +170,7 @@ def main():
         description=__doc__.partition("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--dataset", choices=[*NAMES, "tiny-imagenet"], default="digits")
-    parser.add_argument("--data-dir", help="where the files of the other data sets are")
+    add_data(parser, [*FLAT, "cifar10", "tiny-imagenet"])
     parser.add_argument("--side", type=int, help="height and width to average down to")
     parser.add_argument("--images", type=int, default=50, help="how many are stored")
     parser.add_argument("--hidden", type=int, default=512, help="d")

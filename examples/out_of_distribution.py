@@ -72,11 +72,8 @@ def others(parser, arguments, shape):
     for name in OTHERS:
         if name == arguments.dataset:
             name = "mnist"
-        try:
-            data = pcx.data.load_idx(name, arguments.data_dir, normalize=arguments.dataset)
-        except FileNotFoundError as error:
-            parser.exit(2, f"{parser.prog}: {error}\n")
-        found[name] = data.flat().x_test[: arguments.test]
+        data = load(parser, arguments, name, flat=True, normalize=arguments.dataset)
+        found[name] = data.x_test[: arguments.test]
     return found
 
 

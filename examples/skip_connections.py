@@ -36,6 +36,7 @@ from _shared import (
     table,
     write_record,
 )
+from matplotlib.ticker import MaxNLocator
 
 import pcx as px
 import pcx.algorithms as pxa
@@ -120,6 +121,7 @@ def plot(runs):
         axes.plot(epochs, curves.mean(axis=0), label=name, **line)
         axes.fill_between(epochs, curves.min(0), curves.max(0), alpha=0.15, color=line["color"])
     axes.set(xlabel="epoch", ylabel="test accuracy (%)", title="VGG-19, CIFAR-10")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
     return figure
 

@@ -64,6 +64,27 @@ def test_missing_data_is_a_message_and_not_a_traceback(monkeypatch, capsys, tmp_
         error = capsys.readouterr().err
         assert error.startswith(f"{name}: ")
         assert "train-images-idx3-ubyte" in error
+        assert "--download" in error
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_what_is_missing_is_fetched_on_request_only(monkeypatch, capsys, tmp_path, name):
+    asked = ["--dataset", "mnist", "--data-dir", tmp_path, "--download"]
+    fetched = []
+
+    def offline(name, data_dir, mirror=None):
+        fetched.append((name, str(data_dir), mirror))
+        raise ConnectionError(f"{name}: offline")
+
+    monkeypatch.setattr("pcx.data._download.fetch", offline)
+    with pytest.raises(SystemExit):
+        run(monkeypatch, name, *asked[:-1])
+    assert fetched == []
+    with pytest.raises(SystemExit) as stopped:
+        run(monkeypatch, name, *asked)
+    assert stopped.value.code == 2
+    assert fetched == [("mnist", str(tmp_path), None)]
+    assert capsys.readouterr().err.endswith(f"{name}: mnist: offline\n")
 
 
 def test_vgg_5_wants_the_files_of_cifar_10_and_no_algorithm_of_linear_layers(monkeypatch, capsys):
