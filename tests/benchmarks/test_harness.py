@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import cases, measure, overhead, report, run, scaling, tables, timing
+from benchmarks import accelerator, cases, measure, overhead, report, run, scaling, tables, timing
 from benchmarks import machine as machines
 from benchmarks.machine import describe
 from benchmarks.peers import PEERS, Peer, environment
@@ -287,6 +287,48 @@ def test_the_page_has_the_newest_record_of_each_program_of_its_own(tmp_path):
     assert "7.0 (9)" not in page
     assert "Load average 8: other programs ran beside it" in page
     assert "The trainer" not in page
+
+
+def test_each_part_comes_from_the_newest_record_that_has_it(tmp_path):
+    machine = record("2026-01-01T00:00:00+00:00", 1.0)["machine"]
+    step = lambda ms: {"programs": {"PC": {"ms": {"median": ms}}}}
+    networks = ("hand-bp", "pxa-bp", "hand-unroll", "hand-lazy", "pxa-pc")
+    table4 = {
+        "MLP, Fashion-MNIST": {
+            "programs": {name: {"ms": {"median": 2.0}} for name in networks},
+            "steps_per_epoch": 500,
+        }
+    }
+    folder = tmp_path / "accelerator"
+    folder.mkdir()
+    for name, date, parts in (
+        ("1", "2026-01-01", {"depth": {"2": step(9.0)}}),
+        ("2", "2026-01-02", {"depth": {"2": step(0.5), "16": step(0.75)}}),
+        ("3", "2026-01-03", {"table4": table4}),
+    ):
+        text = json.dumps({"machine": {**machine, "date": f"{date}T00:00:00+00:00"}, **parts})
+        (folder / f"{name}.json").write_text(text)
+    page = report.write_page(tmp_path, tmp_path / "page.md")[0].read_text()
+    # 500 steps of 2 ms
+    assert "| MLP, Fashion-MNIST | 1.00 | 1.00 | 1.00 | 1.00 | 1.00 | 1.0 |" in page
+    assert "| PC | 0.50 | 0.75 |" in page
+    assert "9.00" not in page
+    first, second = page.index("## On a GPU"), page.index("## Depth on a GPU")
+    assert "2026-01-03" in page[first:second]
+    assert "2026-01-02" in page[second:]
+
+
+def test_the_networks_of_one_run_on_an_accelerator_are_one_record(monkeypatch, tmp_path):
+    spread = {"median": 1.0, "q1": 1.0, "q3": 1.0}
+    programs = {"PC": {"ms": spread, "ratio": spread, "first_call_s": 1.0}}
+    in_turn = lambda section, keys, *sizes: iter([(key, programs) for key in keys])
+    monkeypatch.setattr(accelerator, "in_turn", in_turn)
+    monkeypatch.setattr(machines, "REPOSITORY", tmp_path)
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    monkeypatch.setattr(sys, "argv", ["accelerator", "--sections", "depth", "--depths", "2", "4"])
+    accelerator.main()
+    (path,) = tmp_path.rglob("*.json")
+    assert set(json.loads(path.read_text())["depth"]) == {"2", "4"}
 
 
 def test_a_machine_without_git_is_described_without_a_commit(monkeypatch, tmp_path):
