@@ -10,8 +10,8 @@ COSTS = """## One command for each table
 On {hardware}, one seed, all rows that keep to the protocol of the table; *time* is that of training and testing,
 from the records, most of which were made beside other work on the machine; *memory* the largest that a process
 needed, where it was measured. `DIR` is the folder with the data: 12 MB for MNIST, 31 MB for Fashion-MNIST, 170 MB
-for CIFAR-10, 250 MB for Tiny ImageNet ([how to get them](howto/data.md#official-data-sets)). Records and figures take 1.3 MB
-at the most. `--seeds` takes several."""
+for CIFAR-10, 250 MB for Tiny ImageNet ([how to get them](howto/data.md#official-data-sets)). Records and figures
+take 1.3 MB at the most. `--seeds` takes several."""
 
 # an option that chooses rows of a table, and its values
 OPTION = re.compile(
