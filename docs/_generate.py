@@ -312,7 +312,10 @@ way here; *last epoch* is the accuracy after the last epoch. See the
 
 **Names.** PC-SE and PC-CE: predictive coding with squared errors or cross entropy at the output. PN, NN, CN:
 [nudged](algorithms.md#nudgedpc) towards the label (positive), away from it (negative), both in turn
-(centred). iPC: [incremental](algorithms.md#ipc). BP: back-propagation on the same network.
+(centred). iPC: [incremental](algorithms.md#ipc). BP: back-propagation on the same network. Settings are those that
+the paper's authors published, where there are any (`examples/settings/` says for which);
+*settings of NAME* are those of `examples/settings/NAME.json`, which
+[a search](howto/search.md#optuna-and-several-machines) found on validation data, without a look at the test set.
 
 **Regime.** What [`pxan.regime`](howto/analysis.md) measured on 64 test images after training, with the first
 seed for which it was. *relaxed*: 0 like back-propagation, 1 at the equilibrium of inference. *cosine*: of the
