@@ -111,7 +111,8 @@ part of the images there are fewer weight steps, and PC lags: at its published r
 from equilibrium, in training and on test images. Codes that are inferred for longer are much better then, and so
 is PC that was trained at a rate of 0.15.""",
     "deconvolutional autoencoder": """As for the linear autoencoders, with deconvolutions from a code of
-8 x 4 x 4 numbers.""",
+8 x 4 x 4 numbers. So few images and epochs are 100 steps of the weights for BP and PC, and 2000 for iPC, which
+takes one at each step of inference.""",
     "associative memory": """Mean squared error in 1e-4 of images recalled from a noisy one (*noise*) or from their
 upper half (*mask*; `examples/memory.py`), at the end of recall. The paper trains for 500 epochs and recalls for
 50,000 steps or more from a mask. Here recall from a mask takes 10,000 steps after 500 epochs, and 50,000 after

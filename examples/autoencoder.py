@@ -42,6 +42,7 @@ from _shared import (
     tidy,
 )
 from _shared import write_value as write
+from matplotlib.ticker import LogLocator
 
 import pcx as px
 import pcx.algorithms as pxa
@@ -191,7 +192,8 @@ def run(name, seed, train, test, arguments):
         by_T[T] = error(reconstruct(algorithm, test, T), test)
         print(f"  inferred for {T} steps instead: MSE {by_T[T]:.2f}e-3", flush=True)
     settings = dataclasses.asdict(chosen) | {"T": arguments.T, "mse_after_epoch": score.curve}
-    settings["weight_steps"] = len(batches) * arguments.epochs
+    # incremental PC changes the weights at every inference step
+    settings["weight_steps"] = len(batches) * arguments.epochs * (arguments.T if name == "iPC" else 1)
     rest = {"seconds": seconds, "settings": settings}
     for T, value in [(None, error(made, test)), *by_T.items()]:
         record(name, seed, value, arguments, len(train), T, **rest)
@@ -239,6 +241,7 @@ def draw(test, rows, curves, floor, path):
     if floor is not None:
         axes.axhline(floor, color=INK, linewidth=1, linestyle=":", label="PCA")
     axes.set(xlabel="epoch", ylabel="test MSE (1e-3)", yscale="log")
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
     for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
         set_formatter("{x:g}")
     axes.legend(frameon=False)
