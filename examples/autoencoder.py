@@ -193,7 +193,9 @@ def run(name, seed, train, test, arguments):
         print(f"  inferred for {T} steps instead: MSE {by_T[T]:.2f}e-3", flush=True)
     settings = dataclasses.asdict(chosen) | {"T": arguments.T, "mse_after_epoch": score.curve}
     # incremental PC changes the weights at every inference step
-    settings["weight_steps"] = len(batches) * arguments.epochs * (arguments.T if name == "iPC" else 1)
+    settings["weight_steps"] = (
+        len(batches) * arguments.epochs * (arguments.T if name == "iPC" else 1)
+    )
     rest = {"seconds": seconds, "settings": settings}
     for T, value in [(None, error(made, test)), *by_T.items()]:
         record(name, seed, value, arguments, len(train), T, **rest)
