@@ -1,5 +1,6 @@
 """What the tables of docs/results.md cost on a CPU: one command for each, its time and its memory."""
 
+import math
 import re
 from typing import Any
 
@@ -49,7 +50,8 @@ def section(titled: list[tuple[str, list[dict[str, Any]]]]) -> list[str]:
             [
                 title + (f" ({notes[0]})" if notes[0] else ""),
                 f"`{command}`",
-                duration(sum(seconds for _, seconds in times)),
+                # exact, and so the same in whatever order the set is
+                duration(math.fsum(seconds for _, seconds in times)),
                 "–" if memory is None else f"{memory / 1024:.1f} GiB",
             ]
         )
