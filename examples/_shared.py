@@ -76,7 +76,8 @@ def load(parser, arguments, name=None, flat=None, **options):
     try:
         data = pcx.data.load(name, arguments.data_dir or ".", **options)
     except (OSError, ValueError, ImportError) as error:
-        parser.exit(2, f"{parser.prog}: {error}\n{'' if arguments.download else ON_REQUEST}")
+        hint = ON_REQUEST if isinstance(error, FileNotFoundError) else ""
+        parser.exit(2, f"{parser.prog}: {error}\n{hint}")
     return data.flat() if (name in FLAT if flat is None else flat) else data
 
 

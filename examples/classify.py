@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import matplotlib
 import numpy as np
 import optax
+from _shared import add_data, load
 from matplotlib.ticker import MaxNLocator
 from tqdm import tqdm
 
@@ -159,19 +160,10 @@ SETTINGS = {
     ("fashion-mnist", "pc-ce"): Settings(5, 2.77e-4, 8.4e-4, 0.01313, 0.40),
 }
 
-ON_REQUEST = "Here: --data-dir DIR, and --download to fetch what is missing there.\n"
-
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--dataset", choices=["digits", "mnist", "fashion-mnist"], default="digits")
-    parser.add_argument(
-        "--data-dir",
-        type=Path,
-        default=".",
-        help="where the files of MNIST or Fashion-MNIST are",
-    )
-    parser.add_argument("--download", action="store_true", help="fetch missing files into DATA_DIR")
+    add_data(parser, ["digits", "mnist", "fashion-mnist"])
     parser.add_argument(
         "--algorithm",
         choices=["pc-se", "pc-ce"],
@@ -186,11 +178,7 @@ def parse_arguments():
     arguments = parser.parse_args()
     if arguments.epochs is not None and arguments.epochs < 1:
         parser.error(f"--epochs must be at least 1, got {arguments.epochs}")
-    try:
-        data = pcx.data.load(arguments.dataset, arguments.data_dir, download=arguments.download)
-    except (OSError, ValueError, ImportError) as error:
-        parser.exit(2, f"{parser.prog}: {error}\n{'' if arguments.download else ON_REQUEST}")
-    return arguments, data.flat()
+    return arguments, load(parser, arguments)
 
 
 INK, MUTED, BLUE, ORANGE = "#222222", "#888888", "#2563eb", "#ea580c"

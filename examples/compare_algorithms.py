@@ -76,13 +76,12 @@ class Settings:
     momentum: float = 0.0
     beta: float = 1.0
     beta_increase: float = 0.0
-    step: str = "scaled"  # of ePC: "fixed" for plain steps of lr_h
     paper: float | None = None
 
 
 # Not in the paper: the settings of PC-SE, with these changes.
 OTHERS = {
-    "ePC": {"T": 4},
+    "ePC": {"T": 4, "lr_h": 0.0},
     # as many sweeps as layers
     "EP-positive": {"T": 4, "beta": 0.02},
     "EP-negative": {"T": 4, "beta": 0.02},
@@ -112,14 +111,6 @@ def read_settings(path):
     """The settings of each algorithm in a file, by name."""
     file = json.loads(Path(path).read_text())
     return {name: Settings(**own) for name, own in file["algorithms"].items()}
-
-
-def as_dict(settings, name):
-    """What is recorded of an algorithm's settings."""
-    left_out = {"paper"} if name == "ePC" else {"paper", "step"}
-    return {
-        key: value for key, value in dataclasses.asdict(settings).items() if key not in left_out
-    }
 
 
 # the networks for images, and the name of each in records
@@ -187,7 +178,9 @@ def make(name, settings, data, steps, width=1.0, network="vgg5"):
     elif name.startswith("BP-"):
         algorithm = pxa.Backprop(model, weight_optim=optims["weight_optim"])
     elif name == "ePC":
-        algorithm = pxa.EPC(model, T, step=settings.step, damping=0.5, **optims)
+        # without a rate of the states, steps of a measured size
+        step = "fixed" if settings.lr_h else "scaled"
+        algorithm = pxa.EPC(model, T, step=step, damping=0.5, **optims)
     elif name.startswith("EP-"):
         mode, optims["state_optim"] = name.removeprefix("EP-"), pxa.RedBlack()
         algorithm = pxa.EquilibriumProp(model, T, beta=settings.beta, mode=mode, **optims)
@@ -250,7 +243,7 @@ def run(name, seed, data, arguments):
         algorithm=name,
         seed=seed,
         history=history,
-        settings=as_dict(settings, name),
+        settings={k: v for k, v in dataclasses.asdict(settings).items() if k != "paper"},
         **({"regime": regime_of(algorithm, data)} if arguments.regime else {}),
         command=(
             f"python examples/compare_algorithms.py --dataset {arguments.dataset}{where} "

@@ -25,7 +25,6 @@ from compare_algorithms import (
     EPOCHS,
     TABLE_1,
     Settings,
-    as_dict,
     make,
     settings_for,
 )
@@ -135,7 +134,7 @@ def main():
         f"python examples/tune.py --dataset {arguments.dataset}{where} --algorithm {name} "
         f"--epochs {epochs} --trials {arguments.trials} --seeds {' '.join(map(str, arguments.seeds))}"
     )
-    settings = as_dict(chosen, name)
+    settings = {k: v for k, v in dataclasses.asdict(chosen).items() if k != "paper"}
     record = {
         "source": f"`{command}`: the best of {len(ended)} trials, of which {len(whole)} ran to the end; "
         f"validation accuracy {100 * best.value:.2f} %{beside}.",
